@@ -1,0 +1,138 @@
+"""Facts about words, alphabets, splits, contexts and targets."""
+
+import numpy as np
+import pytest
+
+from common import NAMES, build_dataset, build_vocab, load_words, split_words
+
+
+def textbook_dataset(words, stoi, context):
+    """The lecture's loop: a list for the context, append, crop."""
+    X, Y = [], []
+    for word in words:
+        window = [0] * context
+        for character in word + ".":
+            X.append(window)
+            Y.append(stoi[character])
+            window = window[1:] + [stoi[character]]
+    return np.array(X), np.array(Y)
+
+
+def write(tmp_path, content):
+    path = tmp_path / "words.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_names_txt_has_32257_words_of_27_characters():
+    words = load_words()
+    stoi, itos = build_vocab(words)
+    assert len(words) == 32_257 and len(set(words)) == 29_693
+    assert "".join(itos.values()) == ".abcdefghijklmnopqrstuvwxyz"
+    assert sum(len(word) + 1 for word in words) == 229_804
+
+
+def test_dot_is_token_0_and_the_other_characters_follow_sorted():
+    stoi, itos = build_vocab(["zoë", "Ab", "a-b c"])
+    assert list(itos.values()) == [".", " ", "-", "A", "a", "b", "c", "o", "z", "ë"]
+    assert list(itos) == list(range(10))
+    assert all(itos[token] == character for character, token in stoi.items())
+
+
+@pytest.mark.parametrize("context", [1, 2, 3, 8])
+def test_dataset_is_that_of_the_textbook_loop(context):
+    words = load_words()[::7]
+    stoi, _ = build_vocab(words)
+    for ours, theirs in zip(build_dataset(words, stoi, context), textbook_dataset(words, stoi, context)):
+        assert ours.dtype == np.uint8
+        assert np.array_equal(ours, theirs)
+
+
+def test_emma_gives_five_examples():
+    stoi, itos = build_vocab(["emma"])
+    X, Y = build_dataset(["emma"], stoi, 3)
+    examples = ["".join(itos[t] for t in row) + itos[y] for row, y in zip(X.tolist(), Y.tolist())]
+    assert examples == ["...e", "..em", ".emm", "emma", "mma."]
+
+
+@pytest.mark.parametrize("size, dtype", [(255, np.uint8), (256, np.uint16), (3_000, np.uint16), (70_000, np.uint32)])
+def test_a_token_takes_one_byte_up_to_256_characters(size, dtype):
+    letters = [chr(0x30000 - size + i) for i in range(size)]
+    words = ["".join(letters[i : i + 5]) for i in range(0, size, 5)]
+    stoi, _ = build_vocab(words)
+    assert len(stoi) == size + 1
+    X, Y = build_dataset(words, stoi, 2)
+    assert X.dtype == Y.dtype == dtype
+    for ours, theirs in zip((X, Y), textbook_dataset(words, stoi, 2)):
+        assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("character", ["z", ".", "é", "漢", "\U0001f600"])
+def test_a_character_outside_the_alphabet_is_named(character):
+    stoi, _ = build_vocab(["abc"])
+    with pytest.raises(ValueError, match=f"'\\{character}'" if character == "." else f"'{character}'"):
+        build_dataset(["ab", f"a{character}c"], stoi, 3)
+
+
+def test_no_words_give_no_examples():
+    X, Y = build_dataset([], {".": 0, "a": 1}, 3)
+    assert X.shape == (0, 3) and Y.shape == (0,)
+
+
+def test_split_is_80_10_10_and_loses_no_word():
+    words = load_words()
+    parts = split_words(words, np.random.default_rng(0))
+    assert [len(part) for part in parts] == [25_805, 3_226, 3_226]
+    assert sorted(sum(parts, [])) == sorted(words)
+    assert parts[0] != words[: len(parts[0])]
+    assert parts == split_words(words, np.random.default_rng(0))
+
+
+def test_split_needs_six_words():
+    assert all(split_words(list("abcdef"), np.random.default_rng(0)))
+    for number in range(1, 6):
+        with pytest.raises(ValueError, match="at least 6"):
+            split_words(["word"] * number, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["anna\nzoë\n", "anna\r\nzoë\r\n", "\ufeffanna\nzoë", "\n\n anna \n\t\nzoë\t\n\n"],
+    ids=["plain", "CRLF", "BOM", "blanks"],
+)
+def test_line_ends_marks_and_blanks_around_words_are_dropped(tmp_path, content):
+    assert load_words(write(tmp_path, content)) == ["anna", "zoë"]
+
+
+def test_spaces_hyphens_and_capitals_inside_words_stay(tmp_path):
+    words = ["San José", "Bad Säckingen", "Stratford-upon-Avon", "漢城", "ẞ"]
+    assert load_words(write(tmp_path, "\n".join(words))) == words
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "no words"),
+        (b" \r\n\n", "no words"),
+        (b"anna\nbo\xff\n", "line 2: not UTF-8"),
+        (b"\xef\xbb\xbfanna\nbob\n\xc3", "line 3: not UTF-8"),
+        (b"anna\nj.r.\n", "line 2: '.'"),
+        (b".\n", "line 1: '.'"),
+    ],
+)
+def test_files_that_are_no_word_lists_are_named_with_the_line(tmp_path, content, message):
+    path = write(tmp_path, content)
+    with pytest.raises(ValueError, match=message) as error:
+        load_words(path)
+    assert str(path) in str(error.value)
+
+
+def test_unreadable_files_raise_oserror(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_words(tmp_path / "none.txt")
+    with pytest.raises(IsADirectoryError):
+        load_words(tmp_path)
+
+
+def test_default_data_lies_beside_the_scripts():
+    assert NAMES.name == "names.txt" and NAMES.is_absolute()
