@@ -1,0 +1,38 @@
+# Neural networks from scratch. `make` lists what can be made.
+# Options of a script are variables here: make mlp STEPS=50000 HIDDEN=300 PREFIX=mar
+
+PYTHON ?= python3
+VENV := .venv
+OPTIONS := DATA STEPS BATCH_SIZE LR LR_DECAY CONTEXT EMBEDDING HIDDEN SEED SAMPLES PREFIX TEMPERATURE SAVE LOAD PLOT
+lower = $(shell echo $(1) | tr A-Z_ a-z-)
+FLAGS = $(foreach option,$(OPTIONS),$(if $($(option)),--$(call lower,$(option)) '$(subst ','\'',$($(option)))')) $(ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help mlp test lint bench clean
+
+help: ## this list
+	@awk -F ' ?## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+mlp: $(VENV)/ready ## stage 3: train the multilayer perceptron, make up names
+	@$(VENV)/bin/python mlp.py $(FLAGS)
+
+test: $(VENV)/ready ## run the tests
+	@$(VENV)/bin/python -m pytest -q $(ARGS)
+
+lint: $(VENV)/ready ## check the style with ruff
+	@$(VENV)/bin/python -m pip install --quiet ruff && $(VENV)/bin/ruff check .
+
+bench: $(VENV)/ready ## measure speed beside the floor and, where installed, PyTorch and JAX
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(VENV)/bin/python tests/bench.py $(ARGS)
+
+clean: ## remove the virtual environment and the caches
+	rm -rf $(VENV) __pycache__ tests/__pycache__ .pytest_cache .ruff_cache
+
+$(VENV)/ready: requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: name a Python 3.11 or newer with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: name a Python 3.11 or newer with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) lacks venv or pip; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@echo "installing numpy, click and pytest into $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
