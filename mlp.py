@@ -482,10 +482,14 @@ def checksum(words):
 
 def reported(training, start, steps, vocab):
     """Pass on (step, loss) and show it: ten lines on stdout, on a terminal a bar on stderr too."""
-    live, every, losses, shown = sys.stderr.isatty(), max(1, steps // 10), [], 0.0
+    live, every, losses, drawn = sys.stderr.isatty(), max(1, steps // 10), [], 0.0
     click.echo("    step      loss")
     with click.progressbar(
-        length=steps - start, width=20, item_show_func=lambda item: item, file=sys.stderr, hidden=not live
+        length=steps - start,
+        width=20,
+        item_show_func=lambda shown: shown,
+        file=sys.stderr,
+        hidden=not live,
     ) as bar:
         for step, loss in training:
             yield step, loss
@@ -495,9 +499,9 @@ def reported(training, start, steps, vocab):
                 click.echo("\r\033[K" * live, err=True, nl=False)
                 click.echo(f"{step:8,}{figure(np.mean(losses), 10)}{note}")
                 losses.clear()
-            if live and (time.perf_counter() - shown > 0.1 or step == steps):
+            if live and (time.perf_counter() - drawn > 0.1 or step == steps):
                 bar.update(step - start - bar.pos, f"{step:,}/{steps:,} steps  loss {loss:.4f}")
-                shown = time.perf_counter()
+                drawn = time.perf_counter()
 
 
 def run_training(run, X, Y, save):
