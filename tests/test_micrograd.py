@@ -1,0 +1,434 @@
+"""Facts about the autograd engine, the networks on top of it, and micrograd.py's command line."""
+
+import itertools
+import math
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import micrograd
+from micrograd import MLP, Layer, Neuron, Value, dot, expression, graph
+
+SCRIPT = Path(micrograd.__file__)
+
+
+def run(*arguments, **options):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(micrograd.main, [str(argument) for argument in arguments])
+
+
+# ----------------------------------------------------------------------------------- known values
+
+
+def test_expression_of_the_original_readme():
+    a, b = Value(-4.0), Value(2.0)
+    c = a + b
+    d = a * b + b**3
+    c += c + 1
+    c += 1 + c + (-a)
+    d += d * 2 + (b + a).relu()
+    d += 3 * d + (b - a).relu()
+    e = c - d
+    f = e**2
+    g = f / 2.0
+    g += 10.0 / f
+    g.backward()
+    assert round(g.data, 4) == 24.7041
+    assert round(a.grad, 4) == 138.8338
+    assert round(b.grad, 4) == 645.5773
+
+
+def test_expression_of_the_lecture():
+    L, inputs = expression()
+    L.backward()
+    assert L.data == -8 and [each.grad for each in inputs] == [6, -4, -2, 4]
+
+
+@pytest.mark.parametrize("through", ["dot", "operations", "exp"])
+def test_neuron_of_the_lecture(through):
+    x, w, b = [Value(2.0), Value(0.0)], [Value(-3.0), Value(1.0)], Value(6.8813735870195432)
+    n = dot(w, x, b) if through == "dot" else x[0] * w[0] + x[1] * w[1] + b
+    o = ((2 * n).exp() - 1) / ((2 * n).exp() + 1) if through == "exp" else n.tanh()
+    o.backward()
+    assert round(o.data, 4) == 0.7071
+    grads = [each.grad for each in (x[0], w[0], w[1], x[1])]
+    np.testing.assert_allclose(grads, [-1.5, 1.0, 0.0, 0.5], atol=1e-6)
+
+
+# --------------------------------------------------------------------------------- each operation
+
+OPERATIONS = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "pow": lambda a, b: a**b,
+    "square": lambda a, b: (a - b) ** 2,
+    "root": lambda a, b: a**0.5 + b**-1.5,
+    "zeroth": lambda a, b: a**0 + b**1,
+    "neg": lambda a, b: -a * b,
+    "tanh": lambda a, b: (a - b).tanh(),
+    "relu": lambda a, b: (a - b).relu(),
+    "exp": lambda a, b: (a * b).exp(),
+    "log": lambda a, b: (a * b).log(),
+    "reflected": lambda a, b: 2 + a + (3 - b) + 2 * a + 5 / b + 2**a,
+    "repeated": lambda a, b: (a + a) * (a + a) * b * b,
+    "dot": lambda a, b: dot([a, b, a], [b, b, a], a),
+}
+SHAPES = [((), ()), ((4,), (4,)), ((), (4,)), ((4,), ()), ((3, 1), (1, 4)), ((2, 3), (3,))]
+
+
+def numeric_gradient(function, arrays, i, epsilon=1e-6):
+    """d sum(function) / d arrays[i], an element at a time, by central differences."""
+    gradient = np.zeros(arrays[i].shape)
+    for place in np.ndindex(arrays[i].shape):
+        sums = []
+        for sign in (1, -1):
+            moved = [array.copy() for array in arrays]
+            moved[i][place] += sign * epsilon
+            sums.append(np.sum(function(*map(Value, moved)).data))
+        gradient[place] = (sums[0] - sums[1]) / (2 * epsilon)
+    return gradient
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation_matches_central_differences(name, shapes):
+    function, rng = OPERATIONS[name], np.random.default_rng(0)
+    for _ in range(20 if shapes == ((), ()) else 3):
+        arrays = [np.array(rng.uniform(0.2, 2.0, shape)) for shape in shapes]
+        values = [Value(array) for array in arrays]
+        function(*values).backward()
+        for i, (array, each) in enumerate(zip(arrays, values)):
+            assert np.shape(each.grad) == array.shape
+            numeric = numeric_gradient(function, arrays, i)
+            np.testing.assert_allclose(each.grad, numeric, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("x", [-3.0, -0.5, 0.0, 0.5, 3.0])
+def test_tanh_equals_its_definition_through_exp(x):
+    a, b = Value(x), Value(x)
+    direct, through_exp = a.tanh(), ((2 * b).exp() - 1) / ((2 * b).exp() + 1)
+    direct.backward()
+    through_exp.backward()
+    assert direct.data == pytest.approx(through_exp.data, abs=1e-12)
+    assert a.grad == pytest.approx(b.grad, abs=1e-12)
+
+
+def test_dot_has_the_bits_of_one_node_an_operation():
+    rng = np.random.default_rng(0)
+    w, x, b = ([Value(v) for v in rng.normal(size=n)] for n in (9, 9, 1))
+    one = dot(w, x, b[0])
+    one.backward()
+    grads = [v.grad for v in (*w, *x, *b)]
+    for v in (*w, *x, *b):
+        v.grad = 0.0
+    many = sum((wi * xi for wi, xi in zip(w, x)), b[0])
+    many.backward()
+    assert one.data == many.data and grads == [v.grad for v in (*w, *x, *b)]
+    assert len(one.children) == 2 * 9 + 1
+
+
+def test_a_batch_gives_the_sum_of_the_gradients_of_its_samples():
+    rng = np.random.default_rng(0)
+    model, X = MLP(3, [4, 2, 1], "tanh", "linear", rng), rng.normal(size=(10, 3))
+    for row in X.tolist():
+        model(row).tanh().backward()
+    one_by_one = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    model(list(X.T)).tanh().backward()
+    np.testing.assert_allclose([p.grad for p in model.parameters()], one_by_one, rtol=1e-12)
+    assert all(type(p.grad) is float for p in model.parameters())
+
+
+def test_mean_of_a_batch():
+    a = Value(np.array([1.0, 2.0, 6.0]))
+    m = (a * a).mean()
+    m.backward()
+    assert m.data == pytest.approx(41 / 3)
+    np.testing.assert_allclose(a.grad, [2 / 3, 4 / 3, 4])
+
+
+# -------------------------------------------------------------------------------------- backward
+
+
+def test_gradients_add_up_over_repeated_use_of_a_node():
+    a = Value(3.0)
+    b = a + a
+    c = b + b
+    c.backward()
+    assert a.grad == 4 and b.grad == 2 and c.grad == 1
+
+
+def test_a_second_backward_doubles_the_leaves_and_not_the_nodes_between():
+    a, b = Value(2.0), Value(3.0)
+    product = a * b
+    square = product**2
+    square.backward()
+    assert (a.grad, b.grad, product.grad) == (36, 24, 12)
+    square.backward()
+    assert (a.grad, b.grad, product.grad) == (72, 48, 12)
+    other = a * 5
+    other.backward()
+    assert a.grad == 77
+
+
+def test_backward_of_a_leaf_is_one():
+    a = Value(2.0)
+    a.backward()
+    assert a.grad == 1
+
+
+def test_a_chain_of_a_million_additions():
+    start = total = Value(0.0)
+    one = Value(1.0)
+    for _ in range(1_000_000):
+        total = total + one
+    total.backward()
+    assert total.data == 1e6 and start.grad == 1 and one.grad == 1e6
+
+
+def test_a_diamond_of_fifty_doublings_visits_each_node_once():
+    a = node = Value(1.0)
+    for _ in range(50):
+        node = node + node
+    node.backward()
+    assert a.grad == 2.0**50
+
+
+# ---------------------------------------------------------------------------------- data and errors
+
+
+def test_data_becomes_float():
+    for data in (3, 3.0, True, np.float32(3), np.int8(3), np.array(3)):
+        assert type(Value(data).data) is float
+    assert Value(np.array([1, 2])).data.dtype == np.float64
+    kept = np.array([1.0, 2.0])
+    Value(kept).data[0] = 9
+    assert kept[0] == 1
+
+
+def test_numpy_on_the_left_gives_one_value():
+    a = Value(2.0)
+    out = np.array([1.0, 2.0]) * a + np.float64(1)
+    assert isinstance(out, Value)
+    out.backward()
+    assert out.data.tolist() == [3, 5] and a.grad == 3
+
+
+def test_repr_shows_data_gradient_and_label():
+    assert repr(Value(2.0)) == "Value(data=2.0, grad=0.0)"
+    assert repr(Value(2.0, "a")) == "Value(a: data=2.0, grad=0.0)"
+
+
+@pytest.mark.parametrize("wrong", ["x", None, [1.0], 1j, np.array(["a"]), {}], ids=repr)
+def test_what_is_no_number_is_a_type_error(wrong):
+    with pytest.raises(TypeError, match="a Value holds a number"):
+        Value(wrong)
+    for operation in ("__add__", "__mul__", "__truediv__", "__pow__", "__sub__", "__radd__"):
+        with pytest.raises(TypeError, match="a Value holds a number"):
+            getattr(Value(1.0), operation)(wrong)
+
+
+@pytest.mark.parametrize("array", [False, True], ids=["number", "array"])
+@pytest.mark.parametrize(
+    "function, error",
+    [
+        (lambda x: (x - 1).log(), ValueError),
+        (lambda x: (x * 0).log(), ValueError),
+        (lambda x: x / 0, ZeroDivisionError),
+        (lambda x: 1 / (x * 0), ZeroDivisionError),
+        (lambda x: (x * 0) ** -1, ZeroDivisionError),
+        (lambda x: (x * 0) ** 0.5, ZeroDivisionError),
+        (lambda x: (-x) ** 0.5, ValueError),
+        (lambda x: (-x) ** Value(2.0), ValueError),
+        (lambda x: (-2) ** x, ValueError),
+    ],
+)
+def test_what_has_no_value_raises_and_never_gives_nan(function, error, array):
+    with pytest.raises(error):
+        function(Value(np.array([0.5, 0.7])) if array else Value(0.5))
+
+
+def test_wrong_number_of_inputs_is_named():
+    for wrong in ([1.0], [1.0, 2.0, 3.0, 4.0]):
+        with pytest.raises(ValueError, match=f"3 inputs was given {len(wrong)}"):
+            MLP(3, [2, 1])(wrong)
+
+
+# --------------------------------------------------------------------------------------- networks
+
+
+def test_the_loop_of_the_lecture_works_word_for_word():
+    n = MLP(3, [4, 4, 1], rng=np.random.default_rng(0))
+    xs = [[2.0, 3.0, -1.0], [3.0, -1.0, 0.5], [0.5, 1.0, 1.0], [1.0, 1.0, -1.0]]
+    ys = [1.0, -1.0, -1.0, 1.0]
+    for _ in range(300):
+        ypred = [n(x) for x in xs]
+        loss = Value(0)
+        for ygt, yout in zip(ys, ypred):
+            loss = loss + (yout - ygt) ** 2
+        assert loss.data == sum((yout - ygt) ** 2 for ygt, yout in zip(ys, ypred)).data
+        for p in n.parameters():
+            p.grad = 0.0
+        loss.backward()
+        for p in n.parameters():
+            p.data += -0.05 * p.grad
+    assert loss.data < 0.01
+
+
+def test_modules():
+    model = MLP(3, [4, 4, 1])
+    assert len(model.parameters()) == 41
+    assert isinstance(model([1, 2.0, Value(3)]), Value)
+    assert len(Layer(2, 3)([1.0, 2.0])) == 3 and isinstance(Layer(2, 1)([1.0, 2.0]), Value)
+    assert Neuron(2, "relu")([0, 0]).data >= 0 and abs(Neuron(2)([1e3, 1e3]).data) <= 1
+    linear, rng = Neuron(2, "linear", np.random.default_rng(5)), np.random.default_rng(5)
+    w, b = rng.uniform(-1, 1, 2), rng.uniform(-1, 1)
+    assert linear([3.0, 4.0]).data == pytest.approx(3 * w[0] + 4 * w[1] + b)
+    model([1.0, 2.0, 3.0]).backward()
+    assert any(p.grad for p in model.parameters())
+    model.zero_grad()
+    assert not any(p.grad for p in model.parameters())
+    with pytest.raises(KeyError):
+        Neuron(2, "sigmoid")
+
+
+def test_batch_and_sample_by_sample_have_the_same_loss_and_gradients():
+    X, y = micrograd.make_moons(np.random.default_rng(0))
+    model = MLP(2, [16, 16, 1], "relu", "linear", np.random.default_rng(1))
+    found = []
+    for batch in (True, False):
+        model.zero_grad()
+        loss = micrograd.margin_loss(model, X, y, batch)
+        loss.backward()
+        found.append((loss.data, [p.grad for p in model.parameters()]))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------ graphs
+
+
+def test_graph_names_values_gradients_labels_and_operations():
+    L, _ = expression()
+    L.backward()
+    text = graph(L)
+    assert text == graph(L) and text.startswith("digraph {") and text.endswith("}\n")
+    assert '[label="{ L | data -8.0 | grad 1.0 }"]' in text
+    assert '[label="{ a | data 2.0 | grad 6.0 }"]' in text
+    assert text.count('label="*"') == 2 and text.count('label="+"') == 1
+    assert text.count("->") == 9
+
+
+def test_graph_escapes_labels():
+    assert r"\{\"a\|b\\" in graph(Value(1.0, '{"a|b\\'))
+
+
+# ------------------------------------------------------------------------------------ command line
+
+
+def test_the_story_fits_a_screen_and_is_told_in_two_seconds():
+    began = time.perf_counter()
+    result = run()
+    assert time.perf_counter() - began < 2
+    lines = result.stdout.splitlines()
+    assert result.returncode == 0 and result.stderr == "" and len(lines) < 30
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "L = (a*b + c) * f = -8"
+    derivatives = [line.split() for line in lines[3:7]]
+    assert [row[0] for row in derivatives] == list("abcf")
+    assert all(float(row[2]) == pytest.approx(float(row[3])) for row in derivatives)
+    losses = [float(loss) for loss in re.findall(r"\b\d+ (\d\.\d{5})\b", result.stdout)]
+    assert len(losses) == 20 and losses == sorted(losses, reverse=True)
+    for line in lines[-4:]:
+        target, prediction = map(float, line.split())
+        assert target * prediction > 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 1, 42])
+def test_moons_are_separated_within_100_steps(seed):
+    result = invoke("--dataset", "moons", "--seed", seed)
+    assert result.exit_code == 0
+    assert re.search(r"^ 100 +0\.0\d+ +100%$", result.output, re.M)
+    picture = result.output.splitlines()[-22:]
+    assert set("".join(picture)) == set(".#xo") and {len(line) for line in picture} == {72}
+
+
+def test_one_sample_at_a_time_tells_the_same_as_a_batch():
+    arguments = ["--dataset", "moons", "--steps", 3]
+    assert invoke(*arguments, "--no-batch").output == invoke(*arguments).output
+
+
+def test_graph_files(tmp_path):
+    for part in ("expression", "neuron"):
+        path = tmp_path / f"{part}.dot"
+        assert invoke("--graph", path, "--graph-of", part).exit_code == 0
+        assert path.read_text().startswith("digraph {")
+    result = invoke("--graph", tmp_path / "e.svg")
+    if shutil.which("dot"):
+        assert "<svg" in (tmp_path / "e.svg").read_text()
+    else:
+        assert result.exit_code == 1 and "graphviz" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *itertools.product(["--steps"], ["-1", "x"]),
+        *itertools.product(["--lr"], ["0", "nan", "inf", "x"]),
+        *itertools.product(["--hidden"], ["0", "4,", "a", "4,-4", "4.5"]),
+        ("--seed", "-1"),
+        ("--dataset", "suns"),
+        ("--plot", "x.png"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_are_usage_errors_that_name_the_option(arguments):
+    pytest.importorskip("matplotlib") if arguments[0] == "--plot" else None
+    result = invoke(*arguments)
+    assert result.exit_code == 2 and arguments[0] in result.stderr.splitlines()[-1]
+
+
+def test_what_cannot_be_done_ends_in_one_line(tmp_path):
+    for arguments, message in [
+        (["--graph", tmp_path / "none" / "e.dot"], "none"),
+        (["--graph", tmp_path / "e.txt"], "ends in .dot"),
+        (["--lr", "1e200", "--dataset", "moons"], "--lr"),
+    ]:
+        result = invoke(*arguments)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        assert result.stderr.startswith("Error: ") and message in result.stderr
+
+
+def test_plot_draws_the_boundary(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "moons.png"
+    assert invoke("--dataset", "moons", "--steps", 5, "--plot", path).exit_code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_ends_with_130():
+    command = [sys.executable, SCRIPT, "--dataset", "moons", "--no-batch", "--steps", "100000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in errors
+
+
+def test_nothing_is_nan():
+    assert math.isfinite(Value(1e308).relu().data)
+    assert Value(-math.inf).relu().data == 0
