@@ -4,18 +4,21 @@
 PYTHON ?= python3
 VENV := .venv
 OPTIONS := DATA STEPS BATCH_SIZE LR LR_DECAY CONTEXT EMBEDDING HIDDEN SEED SAMPLES PREFIX TEMPERATURE SAVE LOAD PLOT \
-	DATASET GRAPH
+	DATASET GRAPH ORDER SMOOTHING WORD L2 MODEL
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 FLAGS = $(foreach option,$(OPTIONS),$(if $($(option)),--$(call lower,$(option)) '$(subst ','\'',$($(option)))')) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help micrograd mlp test lint bench clean
+.PHONY: help micrograd bigram mlp test lint bench clean
 
 help: ## this list
 	@awk -F ' ?## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 micrograd: $(VENV)/ready ## stage 1: an autograd engine, derivatives and a tiny training
 	@$(VENV)/bin/python micrograd.py $(FLAGS)
+
+bigram: $(VENV)/ready ## stage 2: count pairs of characters, and learn the same table
+	@$(VENV)/bin/python bigram.py $(FLAGS)
 
 mlp: $(VENV)/ready ## stage 3: train the multilayer perceptron, make up names
 	@$(VENV)/bin/python mlp.py $(FLAGS)

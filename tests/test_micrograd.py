@@ -29,7 +29,7 @@ def invoke(*arguments):
     return CliRunner().invoke(micrograd.main, [str(argument) for argument in arguments])
 
 
-# ----------------------------------------------------------------------------------- known values
+# ------------------------------------------------------------------------------------ known values
 
 
 def test_expression_of_the_original_readme():
@@ -67,7 +67,7 @@ def test_neuron_of_the_lecture(through):
     np.testing.assert_allclose(grads, [-1.5, 1.0, 0.0, 0.5], atol=1e-6)
 
 
-# --------------------------------------------------------------------------------- each operation
+# ---------------------------------------------------------------------------------- each operation
 
 OPERATIONS = {
     "add": lambda a, b: a + b,
@@ -161,7 +161,7 @@ def test_mean_of_a_batch():
     np.testing.assert_allclose(a.grad, [2 / 3, 4 / 3, 4])
 
 
-# -------------------------------------------------------------------------------------- backward
+# ---------------------------------------------------------------------------------------- backward
 
 
 def test_gradients_add_up_over_repeated_use_of_a_node():
@@ -208,7 +208,7 @@ def test_a_diamond_of_fifty_doublings_visits_each_node_once():
     assert a.grad == 2.0**50
 
 
-# ---------------------------------------------------------------------------------- data and errors
+# --------------------------------------------------------------------------------- data and errors
 
 
 def test_data_becomes_float():
@@ -268,7 +268,7 @@ def test_wrong_number_of_inputs_is_named():
             MLP(3, [2, 1])(wrong)
 
 
-# --------------------------------------------------------------------------------------- networks
+# ---------------------------------------------------------------------------------------- networks
 
 
 def test_the_loop_of_the_lecture_works_word_for_word():

@@ -1,0 +1,354 @@
+"""Facts about counting, the network that learns the same, and bigram.py's command line."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import bigram
+from common import build_dataset, build_vocab, load_words
+
+SCRIPT = Path(bigram.__file__)
+WORDS = load_words()
+STOI, ITOS = build_vocab(WORDS)
+
+
+def run(*arguments, **options):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(bigram.main, [str(argument) for argument in arguments])
+
+
+# ---------------------------------------------------------------------------------------- counting
+
+
+def test_counts_of_names_txt():
+    N = bigram.count(WORDS, STOI)
+    assert N.shape == (27, 27) and N.sum() == 229_804
+    assert N[STOI["."], STOI["a"]] == 4438 and N[STOI["a"], STOI["."]] == 6682
+    assert N[0].sum() == N[:, 0].sum() == len(WORDS)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_counts_are_those_of_the_double_loop(order):
+    words = WORDS[::9]
+    counter = Counter()
+    for word in words:
+        padded = "." * (order - 1) + word + "."
+        for i in range(len(word) + 1):
+            counter[tuple(STOI[c] for c in padded[i : i + order])] += 1
+    N = bigram.count(words, STOI, order)
+    assert N.shape == (27,) * order and N.sum() == sum(counter.values())
+    assert all(N[run_] == number for run_, number in counter.items())
+
+
+def test_counts_of_an_order_sum_to_those_of_the_order_below():
+    trigrams, bigrams = bigram.count(WORDS, STOI, 3), bigram.count(WORDS, STOI)
+    assert np.array_equal(trigrams.sum(axis=0), bigrams)
+
+
+def test_a_table_that_is_too_large_is_refused():
+    with pytest.raises(ValueError, match=r"27\^9 = 7.63e\+12"):
+        bigram.count(WORDS, STOI, 9)
+
+
+@pytest.mark.parametrize("smoothing, loss", [(0, 2.45440), (1, 2.45495)])
+def test_mean_loss_of_names_txt(smoothing, loss):
+    N = bigram.count(WORDS, STOI)
+    P = bigram.probabilities(N, smoothing)
+    np.testing.assert_allclose(P.sum(axis=1), 1)
+    assert round(bigram.mean_loss(N, P), 5) == loss
+
+
+def test_a_context_never_seen_knows_nothing():
+    P = bigram.probabilities(np.array([[0, 0], [3, 1]]), 0)
+    assert P.tolist() == [[0.5, 0.5], [0.75, 0.25]]
+
+
+def test_what_the_table_rules_out_costs_infinitely_much():
+    N = np.array([[0, 2], [2, 0]])
+    assert bigram.mean_loss(N, bigram.probabilities(N, 0)) == 0
+    assert bigram.mean_loss(np.ones((2, 2)), bigram.probabilities(N, 0)) == math.inf
+
+
+def test_smoothing_without_end_forgets_the_data():
+    P = bigram.probabilities(bigram.count(WORDS, STOI), 1e12)
+    np.testing.assert_allclose(P, 1 / 27, rtol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------- learning
+
+
+def test_one_hot_of_emma():
+    rows = bigram.one_hot([STOI[c] for c in ".emma"], 27)
+    assert rows.shape == (5, 27) and rows.sum() == 5
+    assert [int(row.argmax()) for row in rows] == [0, 5, 13, 13, 1]
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_counts_give_the_loss_and_gradient_of_all_examples(l2):
+    X, Y = build_dataset(WORDS[::5], STOI, 1)
+    W = np.random.default_rng(0).standard_normal((27, 27))
+    loss, dW = bigram.loss_and_gradients(W, X, Y, l2)
+    N = bigram.count(WORDS[::5], STOI)
+    fast_loss, fast_dW = bigram.loss_and_gradients_of_counts(W, N, l2)
+    assert fast_loss == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(fast_dW, dW, rtol=1e-10, atol=1e-15)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.7])
+def test_gradient_matches_central_differences(l2):
+    rng = np.random.default_rng(0)
+    W, X, Y = rng.standard_normal((5, 5)), rng.integers(5, size=20), rng.integers(5, size=20)
+    _, dW = bigram.loss_and_gradients(W, X, Y, l2)
+    numeric = np.zeros_like(W)
+    for place in np.ndindex(W.shape):
+        sides = []
+        for sign in (1, -1):
+            moved = W.copy()
+            moved[place] += sign * 1e-6
+            sides.append(bigram.loss_and_gradients(moved, X, Y, l2)[0])
+        numeric[place] = (sides[0] - sides[1]) / 2e-6
+    np.testing.assert_allclose(dW, numeric, atol=1e-9)
+
+
+def test_the_gradient_vanishes_at_the_table_of_counts():
+    N = bigram.count(WORDS, STOI) + 1
+    _, dW = bigram.loss_and_gradients_of_counts(np.log(bigram.probabilities(N, 0)), N)
+    assert np.abs(dW).max() < 1e-15
+
+
+def test_learning_reaches_the_loss_of_counting():
+    N = bigram.count(WORDS, STOI)
+    W = np.random.default_rng(0).standard_normal((27, 27))
+    losses = [loss for _, loss in bigram.train(W, N, 2000, 50.0)]
+    assert losses[0] > 3.5 and abs(losses[-1] - 2.45440) < 1e-3
+
+
+def test_huge_weights_do_not_overflow():
+    with np.errstate(over="raise", invalid="raise"):
+        loss, dW = bigram.loss_and_gradients_of_counts(np.eye(3) * 1e4, np.ones((3, 3)))
+    assert loss == pytest.approx(2e4 / 3) and np.isfinite(dW).all()
+
+
+# ---------------------------------------------------------------------------------------- sampling
+
+
+def test_samples_follow_the_table():
+    P, rng = np.roll(np.eye(4), 1, axis=1), np.random.default_rng(0)
+    itos = dict(enumerate(".abc"))
+    assert bigram.sample(P, rng, itos, 2) == ["abc"] * 2
+    assert bigram.sample(P, rng, itos, 1, prefix="b", temperature=0.1) == ["bc"]
+    assert bigram.sample(np.eye(4)[[1, 1, 1, 1]], rng, itos, 1, longest=7) == ["aaaaaaa"]
+    assert bigram.sample(P, rng, itos, 0) == []
+
+
+def test_pairs_of_samples_occur_with_the_probabilities_of_the_table():
+    P = bigram.probabilities(bigram.count(WORDS, STOI), 0)
+    words = bigram.sample(P, np.random.default_rng(0), ITOS, 50_000)
+    drawn = bigram.probabilities(bigram.count([w for w in words if w], STOI), 0)
+    often = bigram.count(words, STOI).sum(axis=1) > 10_000
+    np.testing.assert_allclose(drawn[often], P[often], atol=0.02)
+
+
+def test_trigram_samples_hold_only_runs_of_the_data():
+    N = bigram.count(WORDS, STOI, 3)
+    P = bigram.probabilities(N, 0)
+    words = [w for w in bigram.sample(P, np.random.default_rng(0), ITOS, 1000) if w]
+    assert not bigram.count(words, STOI, 3)[N == 0].any()
+
+
+def test_equal_tables_and_generators_give_equal_words():
+    P = bigram.probabilities(bigram.count(WORDS, STOI), 1)
+    again = bigram.softmax(np.log(P))
+    first, second = (bigram.sample(T, np.random.default_rng(3), ITOS, 200) for T in (P, again))
+    assert first == second
+
+
+# ------------------------------------------------------------------------------------ command line
+
+
+def row_of(output, name):
+    return float(re.search(rf"^{re.escape(name)} +([\d.]+|inf) ", output, re.M)[1])
+
+
+def test_the_story():
+    result = run()
+    assert result.returncode == 0 and result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and len(lines) < 100
+    assert lines[0] == "32,257 words, 27 characters, 229,804 runs of 2 characters"
+    assert lines[2].startswith("n. 6,808   a. 6,682")
+    assert row_of(result.stdout, "all, 0") == 2.4544 and row_of(result.stdout, "all, 1") == 2.4550
+    assert 2.44 < row_of(result.stdout, "dev") < 2.47
+    assert "one_hot('.emma')  (5, 27)" in lines
+    assert "mean negative log 2.5166" in result.stdout
+    assert len(lines[lines.index("") :]) > 20
+
+
+def test_enough_steps_agree_to_a_thousandth():
+    output = invoke("--steps", 3000).stdout
+    assert float(re.search(r"difference (\d\.\d{4})", output)[1]) < 1e-3
+
+
+def test_a_word_that_cannot_be_produced_says_so():
+    output = invoke("--smoothing", 0, "--word", "qqx", "--samples", 0).stdout
+    assert "The model cannot produce it: its loss is infinite." in output
+
+
+def test_four_grams_with_the_best_smoothing():
+    output = invoke("--order", 4, "--smoothing", "auto", "--samples", 3).stdout
+    assert row_of(output, "dev") <= 2.13
+    grid = re.findall(r"^ +([\d.]+) +(\d\.\d{4})(  <)?$", output, re.M)
+    assert len(grid) == 9 and sum(mark == "  <" for *_, mark in grid) == 1
+
+
+def test_same_seed_same_bytes():
+    first, second = (re.sub(r" in .*", "", run("--samples", 5).stdout) for _ in range(2))
+    assert first == second
+
+
+def test_both_models_sample(tmp_path):
+    for model in ("counts", "net"):
+        output = invoke("--model", model, "--prefix", "ma", "--samples", 4).stdout
+        assert all(line.startswith("ma") for line in output.splitlines()[-4:])
+
+
+def test_words_with_any_characters(tmp_path):
+    path = tmp_path / "places.txt"
+    path.write_text("São Paulo\nBad Säckingen\n漢城\n" * 10, encoding="utf-8")
+    assert run("--data", path, "--word", "漢 P", "--steps", 5).returncode == 0
+    letters = "".join(chr(0x4E00 + i) for i in range(300))
+    path.write_text("\n".join(letters[i : i + 5] for i in range(0, 300, 5)), encoding="utf-8")
+    result = run("--data", path, "--word", letters[:3], "--steps", 5)
+    assert result.returncode == 0 and "300 runs" not in result.stderr
+
+
+def test_head_gives_no_traceback():
+    command = f"{sys.executable} {SCRIPT} --samples 50000 | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert result.stderr == "" and result.stdout.startswith("32,257 words")
+
+
+# --------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--order", "1"],
+        ["--steps", "-1"],
+        *(["--lr", value] for value in ("0", "nan", "inf")),
+        *(["--smoothing", value] for value in ("-1", "nan", "x")),
+        *(["--l2", value] for value in ("-1", "nan")),
+        *(["--word", value] for value in ("", "Emma", "a.b")),
+        ["--prefix", "é"],
+        ["--temperature", "0"],
+        ["--model", "net", "--order", "3"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_options_are_usage_errors_that_name_the_option(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 2 and arguments[0] in result.stderr.splitlines()[-1]
+
+
+def error_of(*arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 1, result.output
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
+    return result.stderr
+
+
+def test_what_cannot_be_done_ends_in_one_line(tmp_path):
+    path = tmp_path / "words.txt"
+    assert "words.txt: No such file" in error_of("--data", path)
+    path.write_text("anna\n")
+    assert "at least 6 are needed" in error_of("--data", path)
+    assert "words.txt is not a checkpoint" in error_of("--save", path)
+    assert "none" in error_of("--save", tmp_path / "none" / "m.npz")
+    assert "--order 20 needs" in error_of("--order", 20)
+    assert "try a lower --lr" in error_of("--lr", "1e308")
+
+
+def test_plot_draws_the_table(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "bigrams.png"
+    assert invoke("--plot", path, "--samples", 0).exit_code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+# ------------------------------------------------------------------------------------- checkpoints
+
+
+def arrays(path):
+    with np.load(path) as archive:
+        return {name: archive[name] for name in archive}
+
+
+def test_a_checkpoint_brings_back_both_models(tmp_path):
+    path = tmp_path / "m.npz"
+    saved = invoke("--save", path, "--smoothing", 0.5, "--steps", 50, "--model", "net").stdout
+    loaded = invoke("--load", path, "--model", "net").stdout
+    assert loaded.splitlines()[-20:] == saved.splitlines()[-20:] and "steps in" not in loaded
+    assert row_of(loaded, "all, 0.5") == row_of(saved, "all, 0.5")
+    assert arrays(path)["N"].sum() == 229_804
+
+
+def test_stopping_and_going_on_gives_the_bits_of_the_run_that_never_stopped(tmp_path):
+    part, whole = tmp_path / "part.npz", tmp_path / "whole.npz"
+    invoke("--save", whole, "--steps", 100)
+    invoke("--save", part, "--steps", 30)
+    invoke("--load", part, "--save", part, "--steps", 100)
+    assert np.array_equal(arrays(part)["W"], arrays(whole)["W"])
+
+
+def test_a_higher_order_is_saved_without_a_network(tmp_path):
+    path = tmp_path / "m.npz"
+    saved = invoke("--order", 3, "--save", path, "--samples", 4).stdout
+    loaded = invoke("--load", path, "--samples", 4).stdout
+    assert loaded == saved and arrays(path)["N"].shape == (27, 27, 27)
+    result = invoke("--load", path, "--order", 2)
+    assert result.exit_code == 2 and "--order" in result.stderr
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_and_saves(tmp_path, number, code):
+    path = tmp_path / "m.npz"
+    command = [sys.executable, SCRIPT, "--steps", "10000000", "--save", path]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "knowing nothing" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == code and errors == "" and "loss by counting" in output
+    assert json.loads(arrays(path)["run"].item())["step"] > 0
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "m.npz"
+    assert invoke("--save", path, "--steps", 1).exit_code == 0
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "m.npz is a damaged checkpoint" in error_of("--load", path)
+    path.write_text("anna")
+    assert "m.npz is not a checkpoint" in error_of("--load", path)
+    path.write_bytes(whole)
+    tables = arrays(path)
+    for change in ({"N": -tables["N"]}, {"W": tables["W"] * np.nan}, {"N": tables["N"][1:]}):
+        np.savez(path, **tables | change)
+        assert "m.npz is damaged" in error_of("--load", path)
+    facts = json.loads(tables["run"].item())
+    np.savez(path, **tables | {"run": json.dumps(facts | {"script": "mlp.py"})})
+    assert "but of 'mlp.py'" in error_of("--load", path)
