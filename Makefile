@@ -4,12 +4,14 @@
 PYTHON ?= python3
 VENV := .venv
 OPTIONS := DATA STEPS BATCH_SIZE LR LR_DECAY CONTEXT EMBEDDING HIDDEN SEED SAMPLES PREFIX TEMPERATURE SAVE LOAD PLOT \
-	DATASET GRAPH ORDER SMOOTHING WORD L2 MODEL
+	DATASET GRAPH ORDER SMOOTHING WORD L2 MODEL LAYERS ACTIVATION INIT BN_STATS
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
 FLAGS = $(foreach option,$(OPTIONS),$(if $($(option)),--$(call lower,$(option)) '$(subst ','\'',$($(option)))')) $(ARGS)
 
+BEST := --layers 5 --residual --context 8 --embedding 16 --hidden 100 --lr 0.2 --steps 200000
+
 .DEFAULT_GOAL := help
-.PHONY: help micrograd bigram mlp test lint bench clean
+.PHONY: help micrograd bigram mlp batchnorm compare best test lint bench clean
 
 help: ## this list
 	@awk -F ' ?## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +24,15 @@ bigram: $(VENV)/ready ## stage 2: count pairs of characters, and learn the same 
 
 mlp: $(VENV)/ready ## stage 3: train the multilayer perceptron, make up names
 	@$(VENV)/bin/python mlp.py $(FLAGS)
+
+batchnorm: $(VENV)/ready ## stage 4: BatchNorm, depth and instruments to look inside
+	@$(VENV)/bin/python batchnorm.py $(FLAGS)
+
+compare: $(VENV)/ready ## stage 4: the repairs of the lecture, one after the other
+	@$(VENV)/bin/python batchnorm.py --compare $(FLAGS)
+
+best: $(VENV)/ready ## stage 4: a deep residual net, better than the lectures' best
+	@$(VENV)/bin/python batchnorm.py $(BEST) $(FLAGS)
 
 test: $(VENV)/ready ## run the tests
 	@$(VENV)/bin/python -m pytest -q $(ARGS)
