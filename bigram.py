@@ -56,9 +56,11 @@ def count(words, stoi, order=2):
         cells = f"{vocab}^{order} = {vocab**order:.3g} counts"
         raise ValueError(f"--order {order} needs {cells}; there is room for {MOST_CELLS:.3g}")
     X, Y = build_dataset(words, stoi, order - 1)  # (n, order - 1), (n,)
-    shape = (vocab,) * order
-    cells = np.ravel_multi_index((*X.T, Y), shape)  # (n,), each run's place in the flat table
-    return np.bincount(cells, minlength=vocab**order).reshape(shape)
+    cells = np.zeros(len(Y), np.intp)  # (n,), each run's place in the table, laid out flat
+    for column in (*X.T, Y):
+        cells *= vocab
+        cells += column
+    return np.bincount(cells, minlength=vocab**order).reshape((vocab,) * order)
 
 
 def probabilities(N, smoothing):
@@ -147,22 +149,27 @@ def sample(P, rng, itos, number, prefix="", temperature=1.0, longest=100):
     with np.errstate(divide="ignore", over="ignore"):
         logits = np.log(P.reshape(-1, vocab))  # (V ** context, V)
     logits -= logits.max(axis=1, keepdims=True)
-    cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (V ** context, V)
+    cumulative = np.exp(logits / temperature).cumsum(axis=1)
+    cumulative /= cumulative[:, -1:]
+    # Row r now rises from r to r + 1, the whole table from 0 to V ** context: one search draws for
+    # all words, whatever their rows.
+    cumulative += np.arange(len(cumulative))[:, None]
     start = context + len(prefix)
     size = (number, start + longest)
     tokens = np.zeros(size, np.min_scalar_type(vocab))  # `context` dots before every word
     tokens[:, context:start] = [stoi[character] for character in prefix]
-    unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot
-    for end in range(start, context + longest):
-        if not len(unfinished):
-            break
+    unfinished, end = np.arange(number), start  # (U,), the rows that have not drawn a dot
+    while len(unfinished) and end < context + longest:
         X = tokens[unfinished, end - context : end]  # (U, context)
-        row = cumulative[np.ravel_multi_index(X.T, P.shape[:-1])]  # (U, V)
-        drawn = rng.random((len(unfinished), 1)) * row[:, -1:]  # (U, 1)
-        token = (row[:, :-1] <= drawn).sum(axis=1)  # (U,)
+        row = np.ravel_multi_index(X.T, P.shape[:-1])  # (U,)
+        drawn = rng.random(len(unfinished)) + row  # (U,)
+        place = np.searchsorted(cumulative.ravel(), drawn, side="right")  # (U,)
+        token = np.minimum(place - row * vocab, vocab - 1)  # (U,)
         tokens[unfinished, end] = token
-        unfinished = unfinished[token != 0]
-    return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
+        unfinished, end = unfinished[token != 0], end + 1
+    characters = np.array(list(itos.values())).take(tokens[:, context : max(end, start + 1)])
+    words = characters.view(f"U{characters.shape[1]}").ravel().tolist()
+    return [word.split(".", 1)[0] for word in words]
 
 
 # --------------------------------------------------------------------------------------- pictures

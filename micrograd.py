@@ -116,7 +116,9 @@ class Value:
         positive = self.data > 0
         if is_array(self.data):
             return Value(np.where(positive, self.data, 0.0), "", "relu", (self,), (1.0 * positive,))
-        return Value(self.data if positive else 0.0, "", "relu", (self,), (float(positive),))
+        if positive:
+            return Value(self.data, "", "relu", (self,), (1.0,))
+        return Value(0.0, "", "relu", (self,), (0.0,))
 
     def exp(self):
         e = functions(self.data).exp(self.data)
@@ -239,17 +241,21 @@ class Neuron(Module):
         self.activation = ACTIVATIONS[activation]
 
     def __call__(self, inputs):
-        inputs = [value(each) for each in inputs]
-        return self.respond(inputs, [each.data for each in inputs])
-
-    def respond(self, inputs, x):
-        """inputs: Values; x: their data, which a layer takes out once for all of its neurons."""
-        if len(x) != len(self.w):
-            raise ValueError(f"a neuron of {len(self.w)} inputs was given {len(x)}")
-        return self.activation(dot(self.w, inputs, self.b, x))
+        return respond([self], inputs)
 
     def parameters(self):
         return [*self.w, self.b]
+
+
+def respond(neurons, inputs):
+    """What neurons make of their common inputs: a Value, or a list of them."""
+    inputs = [value(each) for each in inputs]
+    nin = len(neurons[0].w)
+    if len(inputs) != nin:
+        raise ValueError(f"a neuron of {nin} inputs was given {len(inputs)}")
+    x = [each.data for each in inputs]
+    outputs = [n.activation(dot(n.w, inputs, n.b, x)) for n in neurons]
+    return outputs if len(outputs) > 1 else outputs[0]
 
 
 class Layer(Module):
@@ -260,10 +266,7 @@ class Layer(Module):
         self.parts = [Neuron(nin, activation, rng) for _ in range(nout)]
 
     def __call__(self, inputs):
-        inputs = [value(each) for each in inputs]
-        x = [each.data for each in inputs]
-        outputs = [neuron.respond(inputs, x) for neuron in self.parts]
-        return outputs if len(outputs) > 1 else outputs[0]
+        return respond(self.parts, inputs)
 
 
 class MLP(Module):

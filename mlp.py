@@ -172,7 +172,7 @@ def loss_and_gradients(params, X, Y, grads=None):
 # ---------------------------------------------------------------- training, evaluating, sampling
 
 # From the share of the steps that are done to a share of --lr. "step" is the lecture's; "linear"
-# ended lower on dev for every seed, step count and rate up to 0.2 that was tried.
+# ended lower on dev for every seed, step count and rate that was tried.
 SCHEDULES = {
     "linear": lambda done: 1.0 - done,
     "step": lambda done: 1.0 if done < 0.5 else 0.1,

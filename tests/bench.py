@@ -1,7 +1,8 @@
 """Measure speed side by side: ours, the floor below it, and every peer that is installed.
 
-    make bench                         all stages
-    python tests/bench.py mlp          one of them
+    make bench                         all stages, beside the peers that are installed
+    make bench-peers                   the same, with PyTorch, JAX and micrograd installed
+    python tests/bench.py mlp          one stage: micrograd, bigram, mlp, batchnorm, growth
 
 Both sides of a row do the same work from the same weights in one process, in turn, several times;
 the row shows the median of each and the median of their ratios. One thread each. Before anything
@@ -14,6 +15,7 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before NumPy is imported
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
+import gc
 import platform
 import subprocess
 import sys
@@ -28,6 +30,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import batchnorm
+import bigram
+import micrograd
 import mlp
 from common import build_dataset, build_vocab, load_words, split_words
 
@@ -37,7 +42,12 @@ UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
 
 def in_turn(ours, theirs, repeats=REPEATS):
     """Call both, which return seconds, in turn -> (median of ours, of theirs, of theirs / ours)."""
-    times = [(ours(), theirs()) for _ in range(repeats)]
+
+    def alone(side):
+        gc.collect()  # what the other side left behind is no work of this one
+        return side()
+
+    times = [(alone(ours), alone(theirs)) for _ in range(repeats)]
     a, b = zip(*times)
     return median(a), median(b), median(y / x for x, y in times)
 
@@ -77,6 +87,174 @@ def names():
     stoi, itos = build_vocab(words)
     splits = split_words(words, np.random.default_rng(0))
     return words, stoi, itos, [build_dataset(split, stoi, 3) for split in splits]
+
+
+def peak_memory(program, *arguments):
+    """Run a script, or a line of code, in a process of its own -> (stdout, peak resident MB)."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+    )
+    command = [code, program, *arguments] if program.endswith(".py") else [program]
+    command[0] += "\nimport sys; print(open('/proc/self/status').read(), file=sys.stderr)"
+    process = subprocess.run(
+        [sys.executable, "-c", *command], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    peak = next(line for line in process.stderr.splitlines() if line.startswith("VmHWM"))
+    return process.stdout, int(peak.split()[1]) / 1024
+
+
+# -------------------------------------------------------------------------------------- micrograd
+
+
+def our_moons_step(model, X, y, batch, lr=0.1):
+    loss = micrograd.margin_loss(model, X, y, batch)
+    model.zero_grad()
+    loss.backward()
+    for p in model.parameters():
+        p.data -= lr * p.grad
+    return loss.data
+
+
+def original_moons_step(model, value, X, y, lr=0.1):
+    """As in the demo of karpathy's micrograd."""
+    inputs = [list(map(value, row)) for row in X.tolist()]
+    losses = [(1 + -yi * model(x)).relu() for yi, x in zip(y.tolist(), inputs)]
+    loss = sum(losses) * (1.0 / len(losses)) + 1e-4 * sum(p * p for p in model.parameters())
+    model.zero_grad()
+    loss.backward()
+    for p in model.parameters():
+        p.data -= lr * p.grad
+    return loss.data
+
+
+def original_micrograd():
+    """karpathy's package of the same name as our script -> its nn module, or None."""
+    ours, path = sys.modules.pop("micrograd"), sys.path[:]
+    sys.path[:] = [entry for entry in path if Path(entry or ".").resolve() != ROOT]
+    try:
+        from micrograd import nn
+    except ImportError:
+        nn = None
+    sys.path[:], sys.modules["micrograd"] = path, ours
+    return nn
+
+
+def bench_micrograd():
+    X, y = micrograd.make_moons(np.random.default_rng(0))
+    nn = original_micrograd()
+    for name, batch, target, equal in (("scalars", False, 40, 1e-12), ("batch", True, 400, 1e-9)):
+        measure = f"micrograd: the original / ours, {name}"
+        if nn is None:
+            missing(measure, "micrograd")
+            continue
+        ours = micrograd.MLP(2, [16, 16, 1], "relu", "linear", np.random.default_rng(0))
+        theirs = nn.MLP(2, [16, 16, 1])
+        for p, q in zip(theirs.parameters(), ours.parameters()):
+            p.data = q.data
+        for _ in range(2):
+            a = our_moons_step(ours, X, y, batch)
+            b = original_moons_step(theirs, nn.Value, X, y)
+            assert abs(a - b) < equal, (a, b)
+        a, b, ratio = in_turn(
+            timed(our_moons_step, ours, X, y, batch, calls=50),
+            timed(original_moons_step, theirs, nn.Value, X, y, calls=3),
+            5,
+        )
+        row(measure, a, b, "ms", ratio, f">= {target}", ratio >= target)
+    for length in (10_000, 100_000, 1_000_000):
+        code = (
+            "import micrograd, time; t = time.perf_counter(); v = w = micrograd.Value(0.0)\n"
+            f"for _ in range({length}): v = v + w\n"
+            f"v.backward(); assert w.grad == {length} + 1\n"
+            f"print((time.perf_counter() - t) / {length} * 1e6)"
+        )
+        base, (output, peak) = peak_memory("import micrograd")[1], peak_memory(code)
+        size = (peak - base) * 2**20 / length
+        text = f"{float(output):8.2f} µs and {size:.0f} bytes a node"
+        print(f"{f'micrograd: a chain of {length:,} additions':44} {text:32}  < 500 bytes")
+
+
+# ----------------------------------------------------------------------------------------- bigram
+
+
+def count_by_loops(words, stoi):
+    N = np.zeros((len(stoi), len(stoi)), int)
+    for word in words:
+        padded = "." + word + "."
+        for first, second in zip(padded, padded[1:]):
+            N[stoi[first], stoi[second]] += 1
+    return N
+
+
+def torch_bigram_step(X, Y, start):
+    import torch
+
+    torch.set_num_threads(1)
+    inputs = torch.nn.functional.one_hot(torch.tensor(X.ravel().astype(int)), 27).float()
+    Y, rows = torch.tensor(Y.astype(int)), torch.arange(len(Y))
+    W = torch.tensor(start.astype(np.float32), requires_grad=True)
+
+    def step():
+        counts = (inputs @ W).exp()
+        loss = -(counts / counts.sum(1, keepdim=True))[rows, Y].log().mean()
+        W.grad = None
+        loss.backward()
+        W.data += -50 * W.grad
+        return loss.item()
+
+    return step
+
+
+def sample_by_choice(P, rng, itos, number):
+    words = []
+    for _ in range(number):
+        word, token = "", 0
+        while True:
+            token = rng.choice(len(P), p=P[token])
+            if token == 0:
+                break
+            word += itos[token]
+        words.append(word)
+    return words
+
+
+def bench_bigram():
+    words, stoi, itos, parts = names()
+    N = bigram.count(words, stoi)
+    assert np.array_equal(N, count_by_loops(words, stoi))
+    ours, theirs = timed(bigram.count, words, stoi, calls=9), timed(count_by_loops, words, stoi)
+    a, b, ratio = in_turn(ours, theirs)
+    row("bigram: the double loop / count", a, b, "ms", ratio, ">= 30", ratio >= 30)
+
+    measure, start = "bigram: PyTorch / a full-batch step", np.random.default_rng(0)
+    if find_spec("torch"):
+        W = start.standard_normal((27, 27))
+        theirs, ours = torch_bigram_step(*build_dataset(words, stoi, 1), W), W.copy()
+        ((_, loss),) = bigram.train(ours.copy(), N, 1, 50.0)
+        assert abs(theirs() - loss) < 1e-5
+        a, b, ratio = in_turn(
+            timed(lambda: [None for _ in bigram.train(ours, N, 500, 50.0)]), timed(theirs)
+        )
+        row(measure, a / 500, b, "µs", ratio * 500, ">= 500", ratio * 500 >= 500)
+    else:
+        missing(measure, "torch")
+
+    P = bigram.probabilities(N, 0)
+    rng = np.random.default_rng(0)
+    a, b, ratio = in_turn(
+        timed(bigram.sample, P, rng, itos, 100_000),
+        timed(sample_by_choice, P, rng, itos, 2_000),
+        3,
+    )
+    ratio *= 50
+    row("bigram: rng.choice / 100,000 samples", a, b * 50, "ms", ratio, ">= 30", ratio >= 30)
+
+    output, _ = peak_memory("bigram.py", "--order", "4", "--smoothing", "auto", "--samples", "0")
+    dev = float(output.split("\ndev")[1].split()[0])
+    figure("bigram: dev loss of 4-grams", dev, "<= 2.13", dev <= 2.13)
 
 
 # -------------------------------------------------------------------------------------------- mlp
@@ -193,20 +371,6 @@ def process(*command):
     return time.perf_counter() - began
 
 
-def peak_memory(script, *arguments):
-    """Run a script in a process of its own -> (its stdout, its largest resident size in MB)."""
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit: print(open('/proc/self/status').read(), file=sys.stderr)\n"
-    )
-    command = [sys.executable, "-c", code, script, *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-    peak = next(line for line in process.stderr.splitlines() if line.startswith("VmHWM"))
-    return process.stdout, int(peak.split()[1]) / 1024
-
-
 def bench_mlp():
     words, stoi, _, parts = names()
     X, Y = parts[0]
@@ -257,7 +421,121 @@ def bench_mlp():
     figure("mlp: dev loss of 200,000 steps, defaults", dev, "<= 2.19", dev <= 2.19)
 
 
-# --------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------- batchnorm
+
+
+def our_deep_steps(X, Y, sizes, options, steps=500):
+    params = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
+    running, rng = batchnorm.fresh_statistics(params), np.random.default_rng(1)
+
+    def run():
+        began = time.perf_counter()
+        for _ in batchnorm.train(params, X, Y, rng, steps, BATCH, lambda done: 0.1, running):
+            pass
+        return (time.perf_counter() - began) / steps
+
+    return run
+
+
+def torch_deep_steps(X, Y, sizes, options, steps=300):
+    import torch
+    from torch.nn.functional import batch_norm, cross_entropy
+
+    torch.set_num_threads(1)
+    start = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
+
+    def tensor(array):
+        return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
+
+    C, W_out, b_out = map(tensor, (start.C, start.W_out, start.b_out))
+    W, gain, bias = (list(map(tensor, entry)) for entry in (start.W, start.gain, start.bias))
+    means = [torch.zeros(len(each)) for each in gain]
+    variances = [torch.ones(len(each)) for each in gain]
+    X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
+    params = [C, *W, *gain, *bias, W_out, b_out]
+
+    def loss_of(batch):
+        h = C[X[batch]].view(len(batch), -1)
+        for i in range(len(W)):
+            pre = batch_norm(
+                h @ W[i], means[i], variances[i], gain[i], bias[i], True, momentum=0.001
+            )
+            out = torch.tanh(pre)
+            h = out + h if options.get("residual") and i else out
+        return cross_entropy(h @ W_out + b_out, Y[batch])
+
+    def run():
+        began = time.perf_counter()
+        for _ in range(steps):
+            loss = loss_of(torch.randint(0, len(X), (BATCH,)))
+            for array in params:
+                array.grad = None
+            loss.backward()
+            for array in params:
+                array.data += -0.1 * array.grad
+        return (time.perf_counter() - began) / steps
+
+    return run, loss_of(torch.arange(BATCH)).item()
+
+
+def bench_batchnorm():
+    words, stoi, _, _ = names()
+    for name, sizes, options, target in (
+        ("1 layer of 200, context 3", (27, 3, 10, 200), {}, 3.5),
+        ("4 residual of 100, context 8", (27, 8, 16, 100), dict(layers=4, residual=True), 2.5),
+    ):
+        measure = f"batchnorm: PyTorch / {name}"
+        X, Y = build_dataset(words, stoi, sizes[1])
+        ours = our_deep_steps(X, Y, sizes, options)
+        if not find_spec("torch"):
+            missing(measure, "torch")
+            continue
+        params = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
+        loss, _ = batchnorm.loss_and_gradients(params, X[:BATCH], Y[:BATCH])
+        theirs, their_loss = torch_deep_steps(X, Y, sizes, options)
+        assert abs(their_loss - loss) < 1e-4, (their_loss, loss)
+        a, b, ratio = in_turn(ours, theirs)
+        row(measure, a, b, "µs", ratio, f">= {target}", ratio >= target)
+    output, _ = peak_memory("batchnorm.py", "--samples", "0")
+    dev = float(output.split("\ndev")[1].split()[0])
+    figure("batchnorm: dev loss of 200,000 steps", dev, "<= 2.105", dev <= 2.105)
+
+
+# ----------------------------------------------------------------------------------------- growth
+
+
+def bench_growth():
+    """How time and memory grow with the batch, the net and the data."""
+    words, stoi, _, parts = names()
+    X, Y = parts[0]
+    for batch, hidden in ((32, 200), (256, 200), (4096, 200), (32, 400), (32, 1600)):
+        params = mlp.init_params(np.random.default_rng(0), 27, 3, 10, hidden)
+        grads, rows = mlp.zeros_like(params), np.arange(batch)
+        step = timed(mlp.loss_and_gradients, params, X[rows], Y[rows], grads, calls=20)
+        seconds = median(step() for _ in range(REPEATS))
+        text = f"{seconds * 1e6:8.0f} µs, {seconds / batch * 1e6:.2f} µs an example"
+        print(f"{f'growth: gradients, batch {batch:,}, hidden {hidden:,}':44} {text}", flush=True)
+    for number in (30_000, 300_000, 3_000_000, 10_000_000):
+        code = (
+            "import numpy as np, tempfile, time, common\n"
+            "names = np.array(common.load_words()); rng = np.random.default_rng(0)\n"
+            "file = tempfile.NamedTemporaryFile('w', suffix='.txt')\n"
+            f"for first in range(0, {number}, 100_000):\n"
+            "    a, b = (names[rng.integers(len(names), size=100_000)] for _ in 'ab')\n"
+            "    pairs = (x[:4] + y[-3:] for x, y in zip(a, b))\n"
+            f"    lines = [next(pairs) for _ in range(min(100_000, {number} - first))]\n"
+            "    file.write('\\n'.join(lines) + '\\n')\n"
+            "file.flush(); del names; t = time.perf_counter()\n"
+            "words = common.load_words(file.name); stoi, _ = common.build_vocab(words)\n"
+            "X, Y = common.build_dataset(words, stoi, 3); print(time.perf_counter() - t, X.nbytes)"
+        )
+        output, peak = peak_memory(code)
+        seconds, size = map(float, output.split())
+        text = f"{seconds:8.2f} s, {peak:.0f} MB resident, {size / 2**20:.0f} MB of contexts"
+        print(f"{f'growth: load and build {number:,} words':44} {text}", flush=True)
+
+
+# ------------------------------------------------------------------------------------------------
 
 
 def processor():
@@ -275,7 +553,13 @@ def installed(package):
         return f"no {package}"
 
 
-STAGES = {"mlp": bench_mlp}
+STAGES = {
+    "micrograd": bench_micrograd,
+    "bigram": bench_bigram,
+    "mlp": bench_mlp,
+    "batchnorm": bench_batchnorm,
+    "growth": bench_growth,
+}
 
 if __name__ == "__main__":
     packages = ", ".join(map(installed, ("numpy", "torch", "jax")))
