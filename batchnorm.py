@@ -738,10 +738,11 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'output'}: {error.strerror}") from None
+        name = " ".join(str(error.filename or "output").splitlines())
+        raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    except MemoryError:
+        raise click.ClickException(" ".join(str(error).splitlines())) from None
+    except (MemoryError, OverflowError):
         raise click.ClickException("not enough memory for a net and data of this size") from None
 
 
@@ -972,10 +973,10 @@ RESUME = "Checkpoint to go on from, with its options."
 @click.option("--batch-size", type=COUNT, default=32, help="Examples in a step.")
 @click.option("--lr", type=REAL, default=0.1, help="Learning rate.")
 @click.option("--lr-decay", type=click.Choice([*SCHEDULES]), default="linear", help=DECAY)
-@click.option("--context", type=COUNT, default=3, help="Characters that the net sees.")
+@click.option("--context", type=click.IntRange(1, 100), default=3, help="Characters it sees.")
 @click.option("--embedding", type=COUNT, default=10, help="Numbers that stand for a character.")
 @click.option("--hidden", type=COUNT, default=200, help="Neurons in a hidden layer.")
-@click.option("--layers", type=COUNT, default=1, help="Hidden layers.")
+@click.option("--layers", type=click.IntRange(1, 100), default=1, help="Hidden layers.")
 @click.option("--batchnorm/--no-batchnorm", default=True, help="Normalise, or a plain bias.")
 @click.option("--residual/--no-residual", default=False, help="Add inputs to outputs.")
 @click.option("--activation", type=SQUASH, default="tanh", help="Of every hidden layer.")

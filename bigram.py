@@ -327,10 +327,11 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'output'}: {error.strerror}") from None
+        name = " ".join(str(error.filename or "output").splitlines())
+        raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    except MemoryError:
+        raise click.ClickException(" ".join(str(error).splitlines())) from None
+    except (MemoryError, OverflowError):
         raise click.ClickException("not enough memory for a net and data of this size") from None
 
 

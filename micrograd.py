@@ -114,11 +114,11 @@ class Value:
 
     def relu(self):
         positive = self.data > 0
-        if is_array(self.data):
-            return Value(np.where(positive, self.data, 0.0), "", "relu", (self,), (1.0 * positive,))
-        if positive:
+        if positive is True:
             return Value(self.data, "", "relu", (self,), (1.0,))
-        return Value(0.0, "", "relu", (self,), (0.0,))
+        if positive is False:
+            return Value(0.0, "", "relu", (self,), (0.0,))
+        return Value(np.where(positive, self.data, 0.0), "", "relu", (self,), (1.0 * positive,))
 
     def exp(self):
         e = functions(self.data).exp(self.data)
@@ -155,12 +155,12 @@ class Value:
         self.grad = self.grad + (np.ones_like(self.data) if is_array(self.data) else 1.0)
         for node in reversed(order):
             grad = node.grad
-            if is_array(node.data):
-                for child, slope in zip(node.children, node.slopes):
-                    child.grad += chained(slope, grad, child.data)
-            else:
+            if type(node.data) is float:
                 for child, slope in zip(node.children, node.slopes):
                     child.grad += slope * grad
+            else:
+                for child, slope in zip(node.children, node.slopes):
+                    child.grad += chained(slope, grad, child.data)
 
 
 def dot(weights, inputs, bias, x=None):
@@ -178,7 +178,7 @@ def chained(slope, grad, data):
     """slope * grad, summed over the axes along which the child's data was broadcast."""
     if not is_array(data) and is_array(slope) and slope.shape == grad.shape:
         return float(np.vdot(slope, grad))
-    product, shape = slope * grad, np.shape(data)
+    product, shape = np.asarray(slope * grad), np.shape(data)
     if product.shape == shape:
         return product
     added = product.ndim - len(shape)
@@ -249,7 +249,7 @@ class Neuron(Module):
 
 def respond(neurons, inputs):
     """What neurons make of their common inputs: a Value, or a list of them."""
-    inputs = [value(each) for each in inputs]
+    inputs = [inputs] if isinstance(inputs, Value) else [value(each) for each in inputs]
     nin = len(neurons[0].w)
     if len(inputs) != nin:
         raise ValueError(f"a neuron of {nin} inputs was given {len(inputs)}")
@@ -413,14 +413,14 @@ def draw_boundary(path, model, X, y):
 
 
 class Sizes(click.ParamType):
-    """Comma-separated sizes of hidden layers, such as 16,16."""
+    """Comma-separated sizes of hidden layers, 1 to 1000 each, such as 16,16."""
 
     name = "sizes"
 
     def convert(self, text, param, ctx):
         sizes = [int(size) if size.strip().isdecimal() else 0 for size in str(text).split(",")]
-        if min(sizes) < 1:
-            self.fail(f"{text!r} is not a list of positive numbers like 16,16.", param, ctx)
+        if min(sizes) < 1 or max(sizes) > 1000:
+            self.fail(f"{text!r} is not a list of sizes from 1 to 1000, such as 16,16.", param, ctx)
         return sizes
 
 
@@ -445,9 +445,10 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'output'}: {error.strerror}") from None
+        name = " ".join(str(error.filename or "output").splitlines())
+        raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(" ".join(str(error).splitlines())) from None
     except (MemoryError, OverflowError):
         raise click.ClickException("numbers too large: try a lower --lr, fewer neurons") from None
     finally:

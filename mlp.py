@@ -419,10 +419,11 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        raise click.ClickException(f"{error.filename or 'output'}: {error.strerror}") from None
+        name = " ".join(str(error.filename or "output").splitlines())
+        raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    except MemoryError:
+        raise click.ClickException(" ".join(str(error).splitlines())) from None
+    except (MemoryError, OverflowError):
         raise click.ClickException("not enough memory for a net and data of this size") from None
 
 
@@ -596,7 +597,7 @@ RESUME = "Checkpoint to go on from, with its options."
 @click.option("--batch-size", type=COUNT, default=32, help="Examples in a step.")
 @click.option("--lr", type=REAL, default=0.1, help="Learning rate.")
 @click.option("--lr-decay", type=click.Choice([*SCHEDULES]), default="linear", help=DECAY)
-@click.option("--context", type=COUNT, default=3, help="Characters that the net sees.")
+@click.option("--context", type=click.IntRange(1, 100), default=3, help="Characters it sees.")
 @click.option("--embedding", type=COUNT, default=10, help="Numbers that stand for a character.")
 @click.option("--hidden", type=COUNT, default=200, help="Neurons in the hidden layer.")
 @click.option("--seed", type=click.IntRange(0), default=42, help="Where all randomness comes from.")

@@ -293,6 +293,7 @@ def test_modules():
     model = MLP(3, [4, 4, 1])
     assert len(model.parameters()) == 41
     assert isinstance(model([1, 2.0, Value(3)]), Value)
+    assert isinstance(MLP(2, [1, 1, 1])([1, 2]), Value)
     assert len(Layer(2, 3)([1.0, 2.0])) == 3 and isinstance(Layer(2, 1)([1.0, 2.0]), Value)
     assert Neuron(2, "relu")([0, 0]).data >= 0 and abs(Neuron(2)([1e3, 1e3]).data) <= 1
     linear, rng = Neuron(2, "linear", np.random.default_rng(5)), np.random.default_rng(5)
@@ -389,7 +390,7 @@ def test_graph_files(tmp_path):
     [
         *itertools.product(["--steps"], ["-1", "x"]),
         *itertools.product(["--lr"], ["0", "nan", "inf", "x"]),
-        *itertools.product(["--hidden"], ["0", "4,", "a", "4,-4", "4.5"]),
+        *itertools.product(["--hidden"], ["0", "4,", "a", "4,-4", "4.5", "9999999999"]),
         ("--seed", "-1"),
         ("--dataset", "suns"),
         ("--plot", "x.png"),
