@@ -156,8 +156,9 @@ class Value:
         for node in reversed(order):
             grad = node.grad
             if type(node.data) is float:
-                for child, slope in zip(node.children, node.slopes):
-                    child.grad += slope * grad
+                if grad:  # behind a relu that is shut there is nothing to pass on
+                    for child, slope in zip(node.children, node.slopes):
+                        child.grad += slope * grad
             else:
                 for child, slope in zip(node.children, node.slopes):
                     child.grad += chained(slope, grad, child.data)
