@@ -857,7 +857,8 @@ def run_training(run, X, Y, save, watch=False):
                     rate = math.log10(lr * schedule((step - 1) / steps))
                     weights = inspect(run.params, X[:32], Y[:32]).weights
                     ratios.append((step, [rate + log_ratio(grad, W) for _, W, grad in weights]))
-                if save and time.perf_counter() - saved > SAVE_EVERY:
+                due = time.perf_counter() - saved > SAVE_EVERY
+                if save and due and np.isfinite(run.params.flat).all():
                     try:
                         save_run(save, run._replace(step=step))
                     except OSError as error:

@@ -434,7 +434,8 @@ def run_training(run, save):
                 done = step - start
                 if caught or not math.isfinite(loss):
                     break
-                if save and time.perf_counter() - saved > SAVE_EVERY:
+                due = time.perf_counter() - saved > SAVE_EVERY
+                if save and due and np.isfinite(run.W).all():
                     try:
                         save_run(save, run._replace(step=step))
                     except OSError as error:
