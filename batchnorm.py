@@ -239,7 +239,7 @@ def forward(params, X, statistics=None):
         if params.gain:
             z, *remembered, mean, variance = batchnorm_forward(z, params.gain[i], params.bias[i])
             if statistics is not None:
-                statistics[i] = mean, variance
+                statistics[i, 0], statistics[i, 1] = mean, variance
         else:
             z += params.bias[i]
         active = np.tanh(z, out=z) if params.activation == "tanh" else np.maximum(z, 0, out=z)
