@@ -945,7 +945,7 @@ def show_comparison(words, options, seed, parts):
     click.echo(f"{'net':14}first loss     train       dev")
     for name, repair in REPAIRS.items():
         _, init_rng, batch_rng, _ = np.random.default_rng(seed).spawn(4)
-        run, losses = new_run(words, options | repair, init_rng, batch_rng), []
+        run = new_run(words, options | repair, init_rng, batch_rng)
         training = train(
             run.params, X, Y, batch_rng, steps, options["batch_size"],
             lambda done: options["lr"] * schedule(done), run.running,

@@ -109,7 +109,7 @@ def forward(params, X):
 def backward(params, X, emb, h, dlogits, grads):
     """From dlogits (B, V) back to every parameter, into grads. `dh` is the gradient of `h`."""
     C, W1, b1, W2, b2 = params
-    ones = np.ones(len(X), C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0) in half the time
+    ones = np.ones(len(X), C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
     ones.dot(dlogits, out=grads.b2)
     dlogits.T.dot(h, out=grads.W2.T)  # dW2 = h.T @ dlogits, transposed as W2 lies in memory
     dh = dlogits.dot(W2.T)  # (B, hidden)
@@ -187,13 +187,15 @@ def train(params, X, Y, rng, steps, batch_size, rate, start=0):
     pass the generator as it was before step 0: it passes over the batches that had their turn.
     """
     theta, grads = params.flat, zeros_like(params)
+    gradient = grads.flat
     drawn = max(1, 32_768 // batch_size)  # batches at once
     for first in range(0, steps, drawn):
         batches = rng.integers(len(X), size=(drawn, batch_size))  # rows of X
         for step in range(max(start, first), min(first + drawn, steps)):
             batch = batches[step - first]  # (B,)
             loss, _ = loss_and_gradients(params, X.take(batch, axis=0), Y.take(batch), grads)
-            theta -= rate(step / steps) * grads.flat
+            gradient *= rate(step / steps)
+            theta -= gradient
             yield step + 1, loss
 
 
