@@ -1,5 +1,6 @@
 # Neural networks from scratch. `make` lists what can be made.
 # Options of a script are variables here: make mlp STEPS=50000 HIDDEN=300 PREFIX=mar
+# Whatever else it takes goes into ARGS: make batchnorm ARGS="--residual --layers 3"
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,8 +8,11 @@ PEERS := .venv-peers
 NEED := name a Python 3.11 or newer with make PYTHON=...
 OPTIONS := DATA STEPS BATCH_SIZE LR LR_DECAY CONTEXT EMBEDDING HIDDEN SEED SAMPLES PREFIX TEMPERATURE SAVE LOAD PLOT \
 	DATASET GRAPH ORDER SMOOTHING WORD L2 MODEL LAYERS ACTIVATION INIT BN_STATS
+# From the environment only names that no other program has a use for.
+OWN := STEPS BATCH_SIZE LR LR_DECAY EMBEDDING HIDDEN SAMPLES TEMPERATURE
 lower = $(shell echo $(1) | tr A-Z_ a-z-)
-FLAGS = $(foreach option,$(OPTIONS),$(if $($(option)),--$(call lower,$(option)) '$(subst ','\'',$($(option)))')) $(ARGS)
+meant = $(and $($(1)),$(or $(filter $(1),$(OWN)),$(findstring command,$(origin $(1)))))
+FLAGS = $(foreach option,$(OPTIONS),$(if $(call meant,$(option)),--$(call lower,$(option)) '$(subst ','\'',$($(option)))')) $(ARGS)
 
 BEST := --layers 5 --residual --context 8 --embedding 16 --hidden 100 --lr 0.2 --steps 200000
 

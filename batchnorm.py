@@ -29,6 +29,7 @@ the gradient through BatchNorm is derived twice, the long way and the short way.
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -738,7 +739,7 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        name = " ".join(str(error.filename or "output").splitlines())
+        name = " ".join(str(error.filename or "output").removesuffix(".tmp").splitlines())
         raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise click.ClickException(" ".join(str(error).splitlines())) from None
@@ -756,7 +757,7 @@ def use_checkpoint(ctx, param, path):
     return run
 
 
-def check_targets(save, plot):
+def check_targets(save, load, plot):
     """Refuse, before training, what cannot be drawn or written, or would destroy another file."""
     if plot:
         try:
@@ -767,7 +768,13 @@ def check_targets(save, plot):
         if Path(plot).suffix[1:].lower() not in endings:
             raise ValueError(f"{plot}: the name of a picture ends in .{', .'.join(endings)}")
     if save and os.path.isfile(save) and os.path.getsize(save):
-        load_run(save)
+        try:
+            load_run(save)
+        except ValueError as error:
+            raise ValueError(f"{error}; it is not overwritten") from None
+        if not load:
+            shutil.copy2(save, f"{save}.old")
+            click.echo(f"{save} holds another run, which is kept in {save}.old", err=True)
     for path in filter(None, (save, plot)):
         target = Path(path).resolve()
         if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
@@ -789,7 +796,7 @@ def new_run(words, options, init_rng, batch_rng):
 
 
 def check_run(run, options, words, prefix):
-    """Refuse options that the net cannot follow; warn of words that it was not trained on."""
+    """Refuse options that the net cannot follow; warn of words that it was not made of."""
     for name in FIXED:
         if options[name] != run.options[name]:
             raise click.UsageError(f"--{name}: the checkpoint has {run.options[name]}")
@@ -800,7 +807,7 @@ def check_run(run, options, words, prefix):
         if character not in run.alphabet[1:]:
             raise click.BadParameter(f"the model never saw {character!r}", param_hint="--prefix")
     if checksum(words) != run.words:
-        click.echo("Warning: the checkpoint was trained on other words", err=True)
+        click.echo("Warning: the checkpoint was made of other words: is --data right?", err=True)
 
 
 def checksum(words):
@@ -876,6 +883,11 @@ def run_training(run, X, Y, save, watch=False):
     return run, losses, ratios, caught[0] if caught else None
 
 
+def show_stop(run, save):
+    after = f"saved: go on with --load {save} --save {save}" if save else "not saved: no --save"
+    click.echo(f"stopped at step {run.step:,}; {after}", err=True)
+
+
 def figure(number, width, decimals=4):
     """A number in so many columns, whatever its size."""
     return f"{number:{width}.{decimals}f}" if number < 1e4 else f"{number:{width}.2e}"
@@ -892,7 +904,7 @@ def show_samples(params, rng, itos, words, number, prefix, temperature):
     known = set(words)
     for first in range(0, number, 1024):
         for word in sample(params, rng, itos, min(1024, number - first), prefix, temperature):
-            click.echo(word if word in known else f"{word:15} new")
+            click.echo(word if word in known else f"{word:19} new")
 
 
 def show_gradient_check(rng):
@@ -942,6 +954,7 @@ def show_comparison(words, options, seed, parts):
     """Train each repair on the same data, batches and steps, and show it when it is done."""
     (X, Y), dev, _ = parts
     steps, schedule = options["steps"], SCHEDULES[options["lr_decay"]]
+    live = sys.stderr.isatty()
     click.echo(f"{'net':14}first loss     train       dev")
     for name, repair in REPAIRS.items():
         _, init_rng, batch_rng, _ = np.random.default_rng(seed).spawn(4)
@@ -952,9 +965,10 @@ def show_comparison(words, options, seed, parts):
         )  # fmt: skip
         with click.progressbar(
             training, steps, f"{name:14}", width=20, update_min_steps=max(1, steps // 200),
-            file=sys.stderr, hidden=not sys.stderr.isatty(),
+            file=sys.stderr, hidden=not live,
         ) as bar:  # fmt: skip
             losses = [loss for _, loss in bar]
+        click.echo("\033[A\033[2K" * live, err=True, nl=False)  # the row takes the bar's place
         if not np.isfinite(losses).all():
             raise ValueError(f"{name}: the loss is no longer a number: try a lower --lr")
         net = folded(run.params, calibrated(run.params, X))
@@ -1001,7 +1015,7 @@ def main(
         split_rng, init_rng, batch_rng, sample_rng = np.random.default_rng(options["seed"]).spawn(4)
         if gradcheck:
             return show_gradient_check(init_rng)
-        check_targets(save, plot)
+        check_targets(save, load, plot)
         words = load_words(data)
         run = load or new_run(words, options, init_rng, batch_rng)
         check_run(run, options, words, prefix)
@@ -1031,6 +1045,7 @@ def main(
         net = folded(run.params, run.running if running else calibrated(run.params, X))
         show_losses(net, parts)
         if stopped:
+            show_stop(run, save)
             sys.exit(128 + stopped)
         show_samples(net, sample_rng, itos, words, samples, prefix, temperature)
         if plot:

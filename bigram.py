@@ -28,9 +28,11 @@ intro to language modeling: building makemore" (part 1).
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
+import unicodedata
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -181,15 +183,22 @@ def busiest(N, most):
 
 
 def heat_map(N, itos):
-    """The counts of pairs as shades of text, at most 36 characters wide and high."""
-    tokens = busiest(N, 36)
+    """The counts of pairs as shades of text, as many as fit 80 columns."""
+    wide = max(map(columns, itos.values()))
+    tokens = busiest(N, 76 // (wide + 1))
     shades = np.array(list(" .:-=+*#%@"))
     counts = N[np.ix_(tokens, tokens)]  # (36, 36) at most
     levels = np.log1p(counts) / max(np.log1p(counts).max(), 1e-9) * (len(shades) - 1)
-    lines = ["  " + " ".join(itos[token] for token in tokens)]
-    for token, row in zip(tokens, shades[np.rint(levels).astype(int)]):
-        lines.append(f"{itos[token]} " + " ".join(row))
+    heads = [itos[token] + " " * (wide - columns(itos[token])) for token in tokens]
+    lines = [f"{' ' * wide} {' '.join(heads)}"]
+    for head, row in zip(heads, shades[np.rint(levels).astype(int)]):
+        lines.append(f"{head} " + " ".join(shade.ljust(wide) for shade in row))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def columns(text):
+    """How many columns of a terminal a text takes: two for a wide character such as 漢."""
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
 
 
 def draw_counts(path, N, itos):
@@ -327,7 +336,7 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        name = " ".join(str(error.filename or "output").splitlines())
+        name = " ".join(str(error.filename or "output").removesuffix(".tmp").splitlines())
         raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise click.ClickException(" ".join(str(error).splitlines())) from None
@@ -345,7 +354,7 @@ def use_checkpoint(ctx, param, path):
     return run
 
 
-def check_targets(save, plot):
+def check_targets(save, load, plot):
     """Refuse, before training, what cannot be drawn or written, or would destroy another file."""
     if plot:
         try:
@@ -356,7 +365,13 @@ def check_targets(save, plot):
         if Path(plot).suffix[1:].lower() not in endings:
             raise ValueError(f"{plot}: the name of a picture ends in .{', .'.join(endings)}")
     if save and os.path.isfile(save) and os.path.getsize(save):
-        load_run(save)
+        try:
+            load_run(save)
+        except ValueError as error:
+            raise ValueError(f"{error}; it is not overwritten") from None
+        if not load:
+            shutil.copy2(save, f"{save}.old")
+            click.echo(f"{save} holds another run, which is kept in {save}.old", err=True)
     for path in filter(None, (save, plot)):
         target = Path(path).resolve()
         if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
@@ -386,7 +401,7 @@ def check_run(run, options, words, prefix, word):
             if character not in run.alphabet[1:]:
                 raise click.BadParameter(f"the model never saw {character!r}", param_hint=option)
     if checksum(words) != run.words:
-        click.echo("Warning: the checkpoint was trained on other words", err=True)
+        click.echo("Warning: the checkpoint was made of other words: is --data right?", err=True)
 
 
 def checksum(words):
@@ -453,6 +468,11 @@ def run_training(run, save):
     return run, caught[0] if caught else None
 
 
+def show_stop(run, save):
+    after = f"saved: go on with --load {save} --save {save}" if save else "not saved: no --save"
+    click.echo(f"stopped at step {run.step:,}; {after}", err=True)
+
+
 def figure(number, width, decimals=4):
     """A number in so many columns, whatever its size."""
     return f"{number:{width}.{decimals}f}" if number < 1e4 else f"{number:{width}.2e}"
@@ -462,7 +482,9 @@ def show_table(N, itos):
     """The ten most frequent pairs, and all of them as shades."""
     most = np.argsort(-N, axis=None, kind="stable")[:10]
     pairs = [f"{itos[i]}{itos[j]} {N[i, j]:<8,}" for i, j in zip(*np.unravel_index(most, N.shape))]
+    click.echo("the ten most frequent pairs")
     click.echo("".join(pairs[:5]).rstrip() + "\n" + "".join(pairs[5:]).rstrip() + "\n")
+    click.echo("all pairs: first character down, next across; from none to most  .:-=+*#%@")
     click.echo(heat_map(N, itos) + "\n")
 
 
@@ -485,7 +507,8 @@ def show_word(word, P, stoi, itos):
 
 def show_one_hot(text, stoi, itos):
     """What the network is fed: a row for each character."""
-    click.echo(f"one_hot({text!r})  ({len(text)}, {len(stoi)})")
+    cut = ", the first 36 columns" if len(stoi) > 36 else ""
+    click.echo(f"one_hot({text!r})  ({len(text)}, {len(stoi)}){cut}")
     for character, row in zip(text, one_hot([stoi[c] for c in text], len(stoi))):
         click.echo(f"{character}  " + " ".join(f"{x:.0f}" for x in row[:36]))
 
@@ -522,7 +545,7 @@ def show_samples(P, rng, itos, words, number, prefix, temperature):
     known = set(words)
     for first in range(0, number, 65_536):
         for word in sample(P, rng, itos, min(65_536, number - first), prefix, temperature):
-            click.echo(word if word in known else f"{word:15} new")
+            click.echo(word if word in known else f"{word:19} new")
 
 
 COUNT, REAL, FILE = click.IntRange(0), Finite(0, min_open=True), click.Path()
@@ -533,7 +556,7 @@ RESUME = "Checkpoint to go on from, with its options."
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=FILE, default=NAMES, show_default="names.txt", help="Word list.")
-@click.option("--order", type=click.IntRange(2), default=2, help="Length of the runs to count.")
+@click.option("--order", type=click.IntRange(2, 20), default=2, help="Length of the runs to count.")
 @click.option("--smoothing", type=Smoothing(0), default="1", help=SMOOTHING)
 @click.option("--word", show_default="the first", help="Word to tell the likelihood of.")
 @click.option("--steps", type=COUNT, default=200, help="Steps of training in all.")
@@ -554,7 +577,7 @@ def main(data, word, model, samples, prefix, temperature, save, load, plot, **op
         order = options["order"]
         if model == "net" and order != 2:
             raise click.UsageError("--model net goes with --order 2")
-        check_targets(save, plot)
+        check_targets(save, load, plot)
         words = load_words(data)
         run = load or new_run(words, options, init_rng)
         word = words[0] if word is None else word
@@ -587,6 +610,7 @@ def main(data, word, model, samples, prefix, temperature, save, load, plot, **op
         if save and not stopped:
             save_run(save, run)
         if stopped:
+            show_stop(run, save)
             sys.exit(128 + stopped)
         P = P if model == "counts" else softmax(run.W)
         show_samples(P, sample_rng, itos, words, samples, prefix, temperature)

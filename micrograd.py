@@ -446,7 +446,7 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        name = " ".join(str(error.filename or "output").splitlines())
+        name = " ".join(str(error.filename or "output").removesuffix(".tmp").splitlines())
         raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise click.ClickException(" ".join(str(error).splitlines())) from None
@@ -563,7 +563,8 @@ def main(dataset, steps, lr, hidden, seed, batch, plot, graph_file, graph_of):
         if graph_file:
             root = PARTS[graph_of]()
             root.backward()
-            return draw_graph(graph_file, root)
+            draw_graph(graph_file, root)
+            return click.echo(f"{graph_file} holds the graph of the {graph_of}")
         if dataset == "moons":
             return show_moons(rng, hidden, steps, lr, batch, plot)
         if plot:

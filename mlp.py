@@ -25,6 +25,7 @@ Read `forward` and `backward` side by side: each line of one answers a line of t
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -421,7 +422,7 @@ def plain_endings():
     except BrokenPipeError:  # `| head` has seen enough, click ends without a word
         raise
     except OSError as error:
-        name = " ".join(str(error.filename or "output").splitlines())
+        name = " ".join(str(error.filename or "output").removesuffix(".tmp").splitlines())
         raise click.ClickException(f"{name}: {error.strerror}") from None
     except ValueError as error:
         raise click.ClickException(" ".join(str(error).splitlines())) from None
@@ -439,7 +440,7 @@ def use_checkpoint(ctx, param, path):
     return run
 
 
-def check_targets(save, plot):
+def check_targets(save, load, plot):
     """Refuse, before training, what cannot be drawn or written, or would destroy another file."""
     if plot:
         try:
@@ -450,7 +451,13 @@ def check_targets(save, plot):
         if Path(plot).suffix[1:].lower() not in endings:
             raise ValueError(f"{plot}: the name of a picture ends in .{', .'.join(endings)}")
     if save and os.path.isfile(save) and os.path.getsize(save):
-        load_run(save)
+        try:
+            load_run(save)
+        except ValueError as error:
+            raise ValueError(f"{error}; it is not overwritten") from None
+        if not load:
+            shutil.copy2(save, f"{save}.old")
+            click.echo(f"{save} holds another run, which is kept in {save}.old", err=True)
     for path in filter(None, (save, plot)):
         target = Path(path).resolve()
         if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
@@ -468,7 +475,7 @@ def new_run(words, options, init_rng, batch_rng):
 
 
 def check_run(run, options, words, prefix):
-    """Refuse options that the net cannot follow; warn of words that it was not trained on."""
+    """Refuse options that the net cannot follow; warn of words that it was not made of."""
     for name in (*SHAPE, "seed"):
         if options[name] != run.options[name]:
             raise click.UsageError(f"--{name}: the checkpoint has {run.options[name]}")
@@ -476,7 +483,7 @@ def check_run(run, options, words, prefix):
         if character not in run.alphabet[1:]:
             raise click.BadParameter(f"the model never saw {character!r}", param_hint="--prefix")
     if checksum(words) != run.words:
-        click.echo("Warning: the checkpoint was trained on other words", err=True)
+        click.echo("Warning: the checkpoint was made of other words: is --data right?", err=True)
 
 
 def checksum(words):
@@ -546,6 +553,11 @@ def run_training(run, X, Y, save):
     return run, losses, caught[0] if caught else None
 
 
+def show_stop(run, save):
+    after = f"saved: go on with --load {save} --save {save}" if save else "not saved: no --save"
+    click.echo(f"stopped at step {run.step:,}; {after}", err=True)
+
+
 def figure(number, width, decimals=4):
     """A number in so many columns, whatever its size."""
     return f"{number:{width}.{decimals}f}" if number < 1e4 else f"{number:{width}.2e}"
@@ -562,7 +574,7 @@ def show_samples(params, rng, itos, words, number, prefix, temperature):
     known = set(words)
     for first in range(0, number, 1024):
         for word in sample(params, rng, itos, min(1024, number - first), prefix, temperature):
-            click.echo(word if word in known else f"{word:15} new")
+            click.echo(word if word in known else f"{word:19} new")
 
 
 def show_gradient_check(rng):
@@ -618,7 +630,7 @@ def main(data, samples, prefix, temperature, save, load, plot, gradcheck, find_l
         split_rng, init_rng, batch_rng, sample_rng = np.random.default_rng(options["seed"]).spawn(4)
         if gradcheck:
             return show_gradient_check(init_rng)
-        check_targets(save, plot)
+        check_targets(save, load, plot)
         words = load_words(data)
         run = load or new_run(words, options, init_rng, batch_rng)
         check_run(run, options, words, prefix)
@@ -639,6 +651,7 @@ def main(data, samples, prefix, temperature, save, load, plot, gradcheck, find_l
             save_run(save, run)
         show_losses(run.params, parts)
         if stopped:
+            show_stop(run, save)
             sys.exit(128 + stopped)
         show_samples(run.params, sample_rng, itos, words, samples, prefix, temperature)
         if plot:

@@ -79,8 +79,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_one_line(tmp_path, name):
     path = tmp_path / "m.npz"
     assert invoke(module, *arguments, "--steps", 5, "--save", path).exit_code == 0
     before = path.read_bytes()
+    save = ["--load", path, "--save", path]
     process = subprocess.run(
-        [sys.executable, ROOT / f"{name}.py", *arguments, "--steps", "50", "--save", path],
+        [sys.executable, ROOT / f"{name}.py", *arguments, "--steps", "50", *save],
         capture_output=True, text=True, timeout=60,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )  # fmt: skip

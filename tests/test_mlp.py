@@ -17,6 +17,7 @@ from click.testing import CliRunner
 import mlp
 from common import build_dataset, build_vocab, load_words
 
+STOPPED = r"stopped at step [\d,]+; saved: go on with --load \S+m.npz --save \S+m.npz\n"
 SCRIPT = Path(mlp.__file__)
 SMALL = ["--hidden", "20", "--samples", "3"]
 
@@ -395,6 +396,17 @@ def test_places_that_cannot_be_written_are_refused_before_training(tmp_path):
     assert precious.read_text() == "mine" and list(tmp_path.iterdir()) == [precious]
 
 
+def test_another_run_is_kept_when_a_new_one_is_saved_in_its_place(tmp_path):
+    path, old = tmp_path / "m.npz", tmp_path / "m.npz.old"
+    invoke("--steps", 5, *SMALL, "--save", path)
+    before = path.read_bytes()
+    result = invoke("--steps", 3, *SMALL, "--save", path)
+    assert result.stderr == f"{path} holds another run, which is kept in {old}\n"
+    assert old.read_bytes() == before and step_of(path) == 3
+    result = invoke("--load", path, "--steps", 9, "--save", path)
+    assert result.stderr == "" and step_of(path) == 9 and old.read_bytes() == before
+
+
 def test_plot_without_matplotlib_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert "pip install matplotlib" in error_of("--plot", "run.png")
@@ -455,7 +467,7 @@ def test_a_signal_stops_saves_and_the_resumed_run_ends_with_the_same_bits(tmp_pa
         assert process.poll() is None
     process.send_signal(number)
     output, errors = process.communicate(timeout=30)
-    assert process.returncode == code and errors == ""
+    assert process.returncode == code and re.fullmatch(STOPPED, errors)
     assert list(table(output)) == ["train", "dev", "test"]
     assert 2_000 <= step_of(path) < 20_000
     assert run("--load", path, "--save", path, "--samples", 0).returncode == 0
