@@ -1,20 +1,31 @@
+#!/usr/bin/env -S uv run --script
 """Stage 4: start the net right, normalise it, make it deep, and look inside while it trains.
 
-Stage 3 starts out far too confident and with most of its tanh units saturated, where they pass no
-gradient. Here each of the repairs of the lecture "Building makemore, part 3" can be switched on by
-itself: sane initialisation, Batch Normalisation (Ioffe and Szegedy 2015), depth with residual
-connections (He et al. 2015). For a batch of B contexts and an alphabet of V characters,
+Stage 3 starts out far too confident, with most of its tanh units saturated, where they pass hardly
+any gradient. Here each repair of the lecture "Building makemore, part 3" is an option of its own:
+initialisation (He et al. 2015, "Delving Deep into Rectifiers"), Batch Normalisation (Ioffe and
+Szegedy 2015), and depth with residual connections (He et al. 2015, "Deep Residual Learning"). For
+a batch of B contexts X with the targets Y and an alphabet of V characters, the forward pass is
 
     h = C[X]                                    (B, context * embedding)
     for each layer:
         pre = h @ W                             (B, hidden)
-        z   = gain * (pre - mean) / std + bias  (B, hidden), mean and std over the batch, per unit
-        h   = tanh(z)         [+ h, from the second layer on, if residual]
+        z   = gain * (pre - mean) / std + bias  (B, hidden), mean and std over the batch
+        h   = tanh(z)                           [+ h, from the second layer on, if residual]
     logits = h @ W_out + b_out                  (B, V)
-    loss   = mean of -log softmax(logits)[Y]    in nats
+    loss   = mean(-log softmax(logits)[Y])      in nats
 
-Without BatchNorm, z = pre + bias. `forward` and `backward` mirror each other line by line;
-the gradient through BatchNorm is derived twice, the long way and the short way.
+Without BatchNorm, z = pre + bias. The backward pass reverses it, where dx is the gradient of x:
+
+    dlogits = (softmax(logits) - one_hot(Y)) / B
+    dW_out  = h.T @ dlogits                     db_out = sum(dlogits)
+    dh      = dlogits @ W_out.T
+    for each layer, the last first:
+        dz   = dh * (1 - tanh(z)^2)
+        dpre = see batchnorm_backward           or dz without BatchNorm
+        dW   = h.T @ dpre                       with the h that went into the layer
+        dh   = dpre @ W.T                       [+ dh, if residual]
+    dC = one_hot(X).T @ dh
 
     python batchnorm.py --steps 50000                   train, with instruments before and after
     python batchnorm.py --compare --steps 50000         the repairs one after the other
@@ -26,17 +37,14 @@ the gradient through BatchNorm is derived twice, the long way and the short way.
 # dependencies = ["numpy>=1.25", "click>=8.2"]
 # ///
 
+import io
 import json
 import math
 import os
-import shutil
-import signal
 import sys
 import time
-import zlib
-from array import array
-from contextlib import contextmanager
 from functools import cache
+from itertools import count, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +56,12 @@ from common import NAMES, build_dataset, build_vocab, load_words, split_words
 # ------------------------------------------------------------------------------------- parameters
 
 
-class Arrays(NamedTuple):
-    """The arrays of the net; W, gain and bias are tuples with an array for each layer."""
+class Params(NamedTuple):
+    """The parameters of the net, or their gradients: views into one flat vector.
+
+    W, gain and bias are tuples with an array for each layer. The last two fields are no parameters:
+    they say how the layers are put together.
+    """
 
     C: np.ndarray  # (V, embedding), a row for each character
     W: tuple  # the first (context * embedding, hidden), the others (hidden, hidden)
@@ -57,54 +69,33 @@ class Arrays(NamedTuple):
     bias: tuple  # of (hidden,)
     W_out: np.ndarray  # (hidden, V)
     b_out: np.ndarray  # (V,)
-
-
-class Params(Arrays):
-    """Arrays that are windows on one flat vector, and how their layers are put together."""
-
-    residual = False
-    activation = "tanh"
+    residual: bool
+    activation: str  # "tanh" or "relu"
 
     @property
     def flat(self):
-        """The vector behind the windows: an update is one line on it, a gradient check one loop."""
+        """The vector that all arrays view: an update or a checkpoint needs only this."""
         return self.C.base
 
 
-def shapes(vocab, context, embedding, hidden, layers=1, batchnorm=True):
-    """The shape of every array -> Arrays of tuples."""
-    W = ((context * embedding, hidden), *[(hidden, hidden)] * (layers - 1))
-    units = ((hidden,),) * layers
-    return Arrays((vocab, embedding), W, units * batchnorm, units, (hidden, vocab), (vocab,))
+def arrays(params):
+    """Every array by its name: C, W1, W2, ..., gain1, ..., bias1, ..., W_out, b_out -> dict."""
+    named = {"C": params.C}
+    for name in ("W", "gain", "bias"):
+        named |= {f"{name}{i}": array for i, array in enumerate(getattr(params, name), 1)}
+    return named | {"W_out": params.W_out, "b_out": params.b_out}
 
 
-def leaves(arrays):
-    """(name, array) of every array, those of a tuple numbered: C, W1, W2, ..., b_out."""
-    for name, entry in zip(Arrays._fields, arrays):
-        if name in ("W", "gain", "bias"):
-            yield from ((f"{name}{i}", each) for i, each in enumerate(entry, 1))
-        else:
-            yield name, entry
+def views(flat, shapes, layers, residual, activation):
+    """Lay out arrays of these shapes one after another on a flat vector -> Params."""
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    parts = np.split(flat, ends[:-1])
+    C, *inner, W_out, b_out = (part.reshape(shape) for part, shape in zip(parts, shapes))
+    W, gain, bias = inner[:layers], inner[layers:-layers], inner[-layers:]
+    return Params(C, tuple(W), tuple(gain), tuple(bias), W_out, b_out, residual, activation)
 
 
-def windows(flat, shapes, residual=False, activation="tanh"):
-    """Lay out arrays of these shapes on a flat vector, one after the other -> Params.
-
-    W_out lies there column by column: its three matrix products are then a quarter faster.
-    """
-    sizes = [math.prod(shape) for _, shape in leaves(shapes)]
-    pieces = iter(np.split(flat, np.cumsum(sizes)[:-1]))
-
-    def window(shape, order="C"):
-        return next(pieces).reshape(shape, order=order)
-
-    C = window(shapes.C)
-    W, gain, bias = (tuple(map(window, entry)) for entry in (shapes.W, shapes.gain, shapes.bias))
-    params = Params(C, W, gain, bias, window(shapes.W_out, "F"), window(shapes.b_out))
-    params.residual, params.activation = residual, activation
-    return params
-
-
+ACTIVATIONS = ("tanh", "relu")
 INITS = ("naive", "small-logits", "scaled", "kaiming")
 
 
@@ -112,22 +103,25 @@ def init_params(
     rng, vocab, context, embedding, hidden, dtype=np.float32,
     layers=1, batchnorm=True, residual=False, init="kaiming", activation="tanh",
 ):  # fmt: skip
-    """Everything drawn from N(0, 1), then scaled -> Params. `init` names how:
+    """Every parameter drawn from N(0, 1), then scaled -> Params. `init` names how:
 
-    naive         as drawn: the logits have a standard deviation of sqrt(hidden), so the net is sure
-                  of its guesses before it has seen anything, and loses ten times ln V
-    small-logits  W_out * 0.01, b_out = 0: all logits near 0, the loss starts at ln V
-    scaled        also W * 0.2 and bias * 0.01: sums of context * embedding = 30 products with
-                  a standard deviation of 1, not 5.5, so that tanh is not saturated
+    naive         as drawn: the logits have a standard deviation of sqrt(hidden), so that the net is
+                  confident and wrong, and its loss starts at about 8 ln V
+    small-logits  W_out * 0.01, b_out = 0: all logits are near 0, and the loss starts at ln V
+    scaled        also W * 0.2 and bias * 0.01: sums of context * embedding = 30 products with a
+                  standard deviation of 1 instead of 5.5, so that tanh is not saturated
     kaiming       W * g / sqrt(fan-in) instead, for any size: sums of fan-in products keep the
                   standard deviation of their inputs; g = 5/3 makes up for what tanh squashes,
-                  sqrt(2) for the half that relu cuts off (He et al. 2015)
+                  sqrt(2) for the half that relu cuts off
 
     With BatchNorm, gain = 1 and bias = 0.
     """
-    layout = shapes(vocab, context, embedding, hidden, layers, batchnorm)
-    flat = rng.standard_normal(sum(math.prod(shape) for _, shape in leaves(layout))).astype(dtype)
-    params = windows(flat, layout, residual, activation)
+    shapes = [(vocab, embedding), (context * embedding, hidden)]
+    shapes += [(hidden, hidden)] * (layers - 1)
+    shapes += [(hidden,)] * (2 * layers if batchnorm else layers)
+    shapes += [(hidden, vocab), (vocab,)]
+    flat = rng.standard_normal(sum(math.prod(shape) for shape in shapes)).astype(dtype)
+    params = views(flat, shapes, layers, residual, activation)
     if init != "naive":
         params.W_out[:] *= 0.01
         params.b_out[:] = 0
@@ -136,41 +130,40 @@ def init_params(
             W *= (5 / 3 if activation == "tanh" else math.sqrt(2)) / math.sqrt(len(W))
         elif init == "scaled":
             W *= 0.2
-        if init in ("scaled", "kaiming"):
-            bias *= 0.01
         if batchnorm:
             bias[:] = 0
+        elif init in ("scaled", "kaiming"):
+            bias *= 0.01
     for gain in params.gain:
         gain[:] = 1
     return params
 
 
 def zeros_like(params):
-    """Room for the gradients of params -> Params."""
-    layout = Arrays(*(tuple(map(np.shape, x)) if type(x) is tuple else x.shape for x in params))
-    flat = np.zeros(sum(math.prod(shape) for _, shape in leaves(layout)), params.C.dtype)
-    return windows(flat, layout, params.residual, params.activation)
+    """Gradient arrays for params, zeroed -> Params."""
+    shapes = [array.shape for array in arrays(params).values()]
+    flat = np.zeros_like(params.flat)
+    return views(flat, shapes, len(params.W), params.residual, params.activation)
 
 
 # ------------------------------------------------------------------------------------- BatchNorm
 
-EPSILON = 1e-5  # keeps a unit without variance from a division by zero
+EPSILON = 1e-5  # no division by zero for a unit without variance
 
 
 def batchnorm_forward(pre, gain, bias):
     """pre (B, hidden) -> z, centred (B, hidden), inv_std, mean, variance (hidden,).
 
-    Over the batch each unit gets mean 0 and standard deviation 1, then a mean and deviation of
-    its own to learn. The variance is the mean square, over n = B, as in the paper; only the running
-    averages for inference take n - 1. Works in the memory of pre.
+    Over the batch, each unit gets mean 0 and standard deviation 1, then a mean and a deviation of
+    its own to learn. The variance is divided by n = B, as in the paper; only the running averages
+    for inference divide by n - 1.
     """
-    average = constant(len(pre), 1 / len(pre), pre.dtype)  # (B,); average.dot(a) is a.mean(axis=0)
-    mean = average.dot(pre)  # (hidden,)
-    centred = np.subtract(pre, mean, out=pre)  # (B, hidden)
-    variance = average.dot(centred * centred)  # (hidden,)
+    n, ones = len(pre), all_ones(len(pre), pre.dtype)  # (B,)
+    mean = ones.dot(pre) / n  # (hidden,)
+    centred = pre - mean  # (B, hidden)
+    variance = ones.dot(centred * centred) / n  # (hidden,)
     inv_std = 1 / np.sqrt(variance + EPSILON)  # (hidden,)
-    z = centred * (gain * inv_std)  # (B, hidden)
-    z += bias
+    z = centred * (gain * inv_std) + bias  # (B, hidden)
     return z, centred, inv_std, mean, variance
 
 
@@ -178,29 +171,25 @@ def batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias):
     """dz (B, hidden) -> dpre (B, hidden); fills dgain and dbias (hidden,).
 
     With x = centred * inv_std, z = gain * x + bias, so that dgain = sum(dz * x), dbias = sum(dz),
-    and dx = gain * dz. pre enters x three times: by itself, through the mean, and through the
-    standard deviation, by which x changes along x itself. Taken together, with means over n = B,
+    and dx = gain * dz. pre enters x directly, through the mean, and through the standard
+    deviation. The mean takes mean(dx) off every row, the standard deviation x * mean(dx * x):
 
         dpre = inv_std * (dx - mean(dx) - x * mean(dx * x))
              = inv_std * gain * (dz - dbias / n - x * dgain / n)
 
-    that is, dx without its part along 1 and its part along x. In the memory of dz and centred.
+    with means over n = B. batchnorm_step_by_step derives the same line by line.
     """
-    n, ones = len(dz), constant(len(dz), 1, dz.dtype)
+    n, ones = len(dz), all_ones(len(dz), dz.dtype)  # (B,)
     ones.dot(dz, out=dbias)
     ones.dot(dz * centred, out=dgain)
     dgain *= inv_std
-    dz -= dbias / n
-    centred *= dgain * inv_std / n
-    dz -= centred
-    dz *= gain * inv_std
-    return dz
+    return inv_std * gain * (dz - dbias / n - centred * (inv_std * dgain / n))  # (B, hidden)
 
 
 def batchnorm_step_by_step(pre, gain, bias, dz):
-    """The same the long way, a line for each operation and one for its gradient, in reverse.
+    """Both passes the long way, a line for each operation, and one for its gradient in reverse.
 
-    -> z, dpre, dgain, dbias. It is what the short form is tested against.
+    -> z, dpre (B, hidden), dgain, dbias (hidden,). --gradcheck compares the short way with it.
     """
     n = len(pre)
     mean = pre.sum(axis=0) / n  # (hidden,)
@@ -211,16 +200,16 @@ def batchnorm_step_by_step(pre, gain, bias, dz):
     x = centred * inv_std  # (B, hidden)
     z = gain * x + bias  # (B, hidden)
 
-    dbias = dz.sum(axis=0)
-    dgain = (dz * x).sum(axis=0)
-    dx = gain * dz
-    dinv_std = (dx * centred).sum(axis=0)
-    dcentred = dx * inv_std
-    dvariance = -0.5 * (variance + EPSILON) ** -1.5 * dinv_std
-    dsquare = np.ones_like(square) / n * dvariance
+    dbias = dz.sum(axis=0)  # (hidden,)
+    dgain = (dz * x).sum(axis=0)  # (hidden,)
+    dx = gain * dz  # (B, hidden)
+    dinv_std = (dx * centred).sum(axis=0)  # (hidden,)
+    dcentred = dx * inv_std  # (B, hidden)
+    dvariance = -0.5 * (variance + EPSILON) ** -1.5 * dinv_std  # (hidden,)
+    dsquare = np.ones_like(square) / n * dvariance  # (B, hidden)
     dcentred += 2 * centred * dsquare
-    dmean = -dcentred.sum(axis=0)
-    dpre = dcentred + np.ones_like(pre) / n * dmean
+    dmean = -dcentred.sum(axis=0)  # (hidden,)
+    dpre = dcentred + np.ones_like(pre) / n * dmean  # (B, hidden)
     return z, dpre, dgain, dbias
 
 
@@ -228,110 +217,103 @@ def batchnorm_step_by_step(pre, gain, bias, dz):
 
 
 def forward(params, X, statistics=None):
-    """Contexts X (B, context) -> logits (B, V), and for backward: h, the outputs of the embedding
-    and of each layer, and what each layer remembers.
+    """Contexts X (B, context) -> h, memory, logits (B, V).
 
-    statistics (layers, 2, hidden), where given, receives the mean and variance of each unit.
+    h holds the output of the embedding and of each layer, memory what each layer keeps for
+    backward. The mean and variance of each unit are written into `statistics` (layers, 2, hidden)
+    if given.
     """
-    h, memory = [params.C.take(X, axis=0).reshape(len(X), -1)], []
-    for i, W in enumerate(params.W):
-        z = h[-1].dot(W)  # (B, hidden)
-        remembered = ()
+    h, memory = [params.C.take(X, axis=0).reshape(len(X), -1)], []  # (B, context * embedding)
+    for i, (W, bias) in enumerate(zip(params.W, params.bias)):
+        pre, kept = h[i] @ W, ()  # (B, hidden)
         if params.gain:
-            z, *remembered, mean, variance = batchnorm_forward(z, params.gain[i], params.bias[i])
+            z, *kept, mean, variance = batchnorm_forward(pre, params.gain[i], bias)
             if statistics is not None:
                 statistics[i, 0], statistics[i, 1] = mean, variance
         else:
-            z += params.bias[i]
-        active = np.tanh(z, out=z) if params.activation == "tanh" else np.maximum(z, 0, out=z)
-        memory.append((active, *remembered))
-        h.append(active + h[-1] if params.residual and i else active)
-    logits = h[-1].dot(params.W_out)  # (B, V)
-    logits += params.b_out
-    return logits, h, memory
+            z = pre + bias  # (B, hidden)
+        active = np.tanh(z) if params.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
+        memory.append((z, active, *kept))
+        h.append(active + h[i] if params.residual and i else active)  # (B, hidden)
+    logits = h[-1] @ params.W_out + params.b_out  # (B, V)
+    return h, memory, logits
 
 
-def backward(params, X, h, memory, dlogits, grads, seen=None):
-    """From dlogits (B, V) back to every parameter, into grads; `dh` is the gradient of an h.
+def backward(params, X, h, memory, dlogits, grads):
+    """Backpropagate dlogits (B, V) to every parameter, writing the gradients into grads.
 
-    seen, a list, receives the gradient of every layer's output, the last first.
+    -> the gradients of h, an array for each.
     """
-    ones = constant(len(X), 1, params.C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
+    ones = all_ones(len(X), params.C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
+    h[-1].T.dot(dlogits, out=grads.W_out)
     ones.dot(dlogits, out=grads.b_out)
-    dlogits.T.dot(h[-1], out=grads.W_out.T)  # dW_out = h.T @ dlogits, transposed as it lies there
-    dh, tanh = dlogits.dot(params.W_out.T), params.activation == "tanh"  # (B, hidden)
+    dh = [dlogits @ params.W_out.T]  # (B, hidden), the last layer first
     for i in reversed(range(len(params.W))):
-        if seen is not None:
-            seen.append(dh.copy())
-        active, *remembered = memory[i]
-        slope = 1 - active * active if tanh else active > 0  # (B, hidden)
-        dz = dh * slope  # (B, hidden)
+        z, active, *kept = memory[i]
+        slope = 1 - active * active if params.activation == "tanh" else z > 0  # (B, hidden)
+        dz = dh[-1] * slope  # (B, hidden)
         if params.gain:
-            dz = batchnorm_backward(dz, params.gain[i], *remembered, grads.gain[i], grads.bias[i])
+            dpre = batchnorm_backward(dz, params.gain[i], *kept, grads.gain[i], grads.bias[i])
         else:
+            dpre = dz  # (B, hidden)
             ones.dot(dz, out=grads.bias[i])
-        h[i].T.dot(dz, out=grads.W[i])
-        dinput = dz.dot(params.W[i].T)  # (B, hidden), for the first layer (B, context * embedding)
-        if params.residual and i:
-            dinput += dh
-        dh = dinput
-    # Looking up is one_hot(X) @ C: a row of C collects from every place it went to.
-    demb = dh.reshape(-1, params.C.shape[1])  # (B * context, embedding)
-    one_hot(X.ravel(), len(params.C), params.C.dtype).T.dot(demb, out=grads.C)
+        h[i].T.dot(dpre, out=grads.W[i])
+        dinput = dpre @ params.W[i].T  # (B, hidden), for the first layer (B, context * embedding)
+        dh.append(dinput + dh[-1] if params.residual and i else dinput)
+    onehot = one_hot(X.ravel(), len(params.C), params.C.dtype)  # (B * context, V)
+    onehot.T.dot(dh[-1].reshape(-1, params.C.shape[1]), out=grads.C)
+    return dh[::-1]
 
 
 def cross_entropy(logits, Y):
     """Mean of -log softmax(logits)[Y] in nats, and its gradient -> (loss, dlogits (B, V)).
 
-    Shifting a row does not change its softmax; with 0 as its largest entry, exp cannot overflow.
     For one row z with target y, and p = softmax(z),
 
-        loss = log(sum_j exp z_j) - z_y
+        loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
 
-    which the mean divides by B. Both passes work in the memory of logits.
+    which the mean divides by B. Shifting a row by its maximum does not change its softmax, and
+    exp cannot overflow. The shift overwrites logits.
     """
-    targets = one_hot(Y, logits.shape[1], logits.dtype)  # (B, V)
+    B, V = logits.shape
+    onehot = one_hot(Y, V, logits.dtype)  # (B, V)
     logits -= logits.max(axis=1, keepdims=True)
-    correct = np.vdot(logits, targets)  # the sum of all z_y
-    probs = np.exp(logits, out=logits)  # (B, V), still to be divided by
-    total = probs.sum(axis=1, keepdims=True)  # (B, 1)
-    loss = (np.log(total).sum() - correct) / len(Y)
-    probs /= total
-    dlogits = np.subtract(probs, targets, out=probs)  # (B, V)
-    dlogits /= len(Y)
+    counts = np.exp(logits)  # (B, V)
+    total = counts.dot(all_ones(V, logits.dtype))  # (B,)
+    loss = (np.log(total).sum() - np.vdot(logits, onehot)) / B
+    probs = counts / total[:, None]  # (B, V)
+    dlogits = (probs - onehot) / B  # (B, V)
     return float(loss), dlogits
 
 
 def one_hot(tokens, vocab, dtype):
     """Tokens (N,) -> (N, vocab) with a single 1 in each row."""
-    if vocab > 1024:
+    if vocab > 1024:  # too many rows to keep
         return (tokens[:, None] == np.arange(vocab)).astype(dtype)
     return identity(vocab, dtype).take(tokens, axis=0)
 
 
 @cache
-def constant(n, value, dtype):
-    """(n,) of a value, made once for a batch size."""
-    return np.full(n, value, dtype)
+def identity(vocab, dtype):
+    return np.eye(vocab, dtype=dtype)
 
 
 @cache
-def identity(vocab, dtype):
-    """All one-hot rows, made once for an alphabet that is not huge."""
-    return np.eye(vocab, dtype=dtype)
+def all_ones(n, dtype):
+    return np.ones(n, dtype)
 
 
 def loss_and_gradients(params, X, Y, grads=None, statistics=None):
     """Contexts X (B, context), targets Y (B,) -> (mean loss in nats, gradients as Params).
 
-    The gradients go into `grads`, the mean and variance of each unit into `statistics`, where
-    these are given. Raises ValueError for BatchNorm with a batch of one: it has no variance.
+    The gradients are written into `grads`, the mean and variance of each unit into `statistics`, if
+    given. Raises ValueError for BatchNorm with a batch of one.
     """
     if params.gain and len(X) < 2:
         raise ValueError("BatchNorm needs a batch of at least 2: a single sample has no variance")
     grads = grads or zeros_like(params)
-    logits, h, memory = forward(params, X, statistics)
+    h, memory, logits = forward(params, X, statistics)
     loss, dlogits = cross_entropy(logits, Y)
     backward(params, X, h, memory, dlogits, grads)
     return loss, grads
@@ -339,134 +321,107 @@ def loss_and_gradients(params, X, Y, grads=None, statistics=None):
 
 # ---------------------------------------------------------------- training, evaluating, sampling
 
-# From the share of the steps that are done to a share of --lr. "step" is the lecture's; "linear"
-# ended lower on dev in stage 3 for every seed, step count and rate that was tried.
+# The learning rate as a share of --lr, from the share of the steps that are done. "step" is the
+# lecture's; "linear" reached a lower dev loss in stage 3.
 SCHEDULES = {
     "linear": lambda done: 1.0 - done,
     "step": lambda done: 1.0 if done < 0.5 else 0.1,
     "none": lambda done: 1.0,
 }
 
+MOMENTUM = 0.001  # weight of the newest batch in the running averages, as in the lecture
 
-def train(params, X, Y, rng, steps, batch_size, rate, running, start=0):
-    """Minibatch gradient descent, in place: yields (step, loss in nats) after each update.
 
-    `rate` maps the share of the steps that are done to a learning rate. `running`, of shape
-    (layers, 2, hidden), follows the means and variances of the batches. To go on from `start`,
-    pass the generator as it was before step 0: it passes over the batches that had their turn.
+def minibatches(seed, examples, batch_size, start=0):
+    """Yield the row numbers (B,) of the minibatch of each step from `start` on, without end.
+
+    Each thousand steps have their own generator, seeded with [seed, thousand]: a step gets the
+    same minibatch wherever training started.
     """
-    theta, grads = params.flat, zeros_like(params)
-    gradient, statistics = grads.flat, np.zeros_like(running)
+    for thousand in count(start // 1000):
+        rng = np.random.default_rng([seed, thousand])
+        batches = rng.integers(examples, size=(1000, batch_size))  # (1000, B)
+        yield from batches[max(0, start - 1000 * thousand) :]
+
+
+def train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay=0.0, start=0):
+    """Minibatch gradient descent, in place: yield (steps done, loss before the step).
+
+    `rate` maps the share of the steps that are done to a learning rate. `running` (layers, 2,
+    hidden) follows the means and variances of the batches, and `grads` holds the last update. For
+    gradient descent, weight decay is the same as a penalty of weight_decay / 2 * sum(theta^2).
+    """
+    theta, update, statistics = params.flat, grads.flat, np.zeros_like(running)
     unbiased = np.array([[1], [batch_size / max(1, batch_size - 1)]], running.dtype)  # n / (n - 1)
-    drawn = max(1, 32_768 // batch_size)  # batches at once
-    for first in range(0, steps, drawn):
-        batches = rng.integers(len(X), size=(drawn, batch_size))  # rows of X
-        for step in range(max(start, first), min(first + drawn, steps)):
-            batch = batches[step - first]  # (B,)
-            X_batch, Y_batch = X.take(batch, axis=0), Y.take(batch)
-            loss, _ = loss_and_gradients(params, X_batch, Y_batch, grads, statistics)
-            gradient *= rate(step / steps)
-            theta -= gradient
-            if params.gain:
-                running += MOMENTUM * (unbiased * statistics - running)
-            yield step + 1, loss
+    batches = minibatches(seed, len(X), batch_size, start)
+    for step, batch in zip(range(start, steps), batches):
+        x, y = X.take(batch, axis=0), Y.take(batch)  # (B, context), (B,)
+        loss, _ = loss_and_gradients(params, x, y, grads, statistics)
+        lr = rate(step / steps)
+        update *= lr
+        theta *= 1 - lr * weight_decay
+        theta -= update
+        if params.gain:
+            running += MOMENTUM * (unbiased * statistics - running)
+        yield step + 1, loss
 
 
-MOMENTUM = 0.001  # the share of the newest batch in the running averages, as in the lecture
-
-
-def fresh_statistics(params):
+def initial_statistics(params):
     """Mean 0 and variance 1 for each unit -> (layers, 2, hidden)."""
-    running = np.zeros((len(params.gain), 2, len(params.W_out)), np.float32)
-    running[:, 1] = 1
-    return running
+    statistics = np.zeros((len(params.gain), 2, len(params.W_out)), params.C.dtype)
+    statistics[:, 1] = 1
+    return statistics
 
 
 def calibrated(params, X):
-    """The mean and variance (over n) of each unit over all examples X -> (layers, 2, hidden).
-
-    A layer after the other: what reaches the second depends on the statistics of the first.
-    """
-    contexts, count = np.unique(X, axis=0, return_counts=True)  # (D, context), (D,)
-    share = (count / len(X)).astype(params.C.dtype)  # (D,)
-    h = params.C.take(contexts, axis=0).reshape(len(contexts), -1)  # (D, context * embedding)
-    statistics = fresh_statistics(params)
-    for i in range(len(params.gain)):
-        pre = h.dot(params.W[i])  # (D, hidden)
-        mean = share.dot(pre)  # (hidden,)
-        pre -= mean
-        variance = share.dot(pre * pre)  # (hidden,)
-        statistics[i] = mean, variance
-        pre *= params.gain[i] / np.sqrt(variance + EPSILON)
-        pre += params.bias[i]
-        active = np.tanh(pre) if params.activation == "tanh" else np.maximum(pre, 0)
-        h = active + h if params.residual and i else active
+    """The mean and variance of each unit over 8,192 training examples -> (layers, 2, hidden)."""
+    statistics = initial_statistics(params)
+    forward(params, X[:8192], statistics)
     return statistics
 
 
 def folded(params, statistics):
-    """The net with its statistics fixed, as one without BatchNorm -> Params.
+    """The net with fixed statistics, as a net without BatchNorm -> Params without a flat vector.
 
-    gain * (h @ W - mean) / std + bias is linear in h, so that W * gain / std and
-    bias - mean * gain / std make a plain layer of it. Such a net takes a single word.
+    gain * (h @ W - mean) / std + bias is linear in h: a plain layer with the weights
+    W * gain / std and the bias bias - mean * gain / std. Such a net takes a batch of one.
     """
     if not params.gain:
         return params
-    scale = [g / np.sqrt(variance + EPSILON) for g, (_, variance) in zip(params.gain, statistics)]
+    mean, variance = statistics[:, 0], statistics[:, 1]  # (layers, hidden), (layers, hidden)
+    scale = params.gain / np.sqrt(variance + EPSILON)  # (layers, hidden)
     W = tuple(W * each for W, each in zip(params.W, scale))
-    bias = tuple(b - mean * e for b, (mean, _), e in zip(params.bias, statistics, scale))
-    plain = Params(params.C, W, (), bias, params.W_out, params.b_out)
-    plain.residual, plain.activation = params.residual, params.activation
-    return plain
+    bias = tuple(params.bias - mean * scale)
+    return params._replace(W=W, gain=(), bias=bias)
 
 
-def evaluate(params, X, Y):
-    """Mean loss in nats over all examples, exact, of a net without BatchNorm (see `folded`).
-
-    Names share contexts: each distinct one goes through the net once, and each pair of context
-    and target counts as often as it occurs.
-    """
-    contexts, row, target, count = distinct(X, Y, len(params.C))
-    loss, size = 0.0, max(1, 2**20 // sum(params.W_out.shape))  # contexts at a time
-    for first in range(0, len(contexts), size):
-        logits = forward(params, contexts[first : first + size])[0]  # (size, V)
-        logits -= logits.max(axis=1, keepdims=True)
-        log_total = np.log(np.exp(logits).sum(axis=1))  # (size,)
-        here = slice(*np.searchsorted(row, [first, first + size]))
-        at = row[here] - first
-        loss += count[here] @ (log_total[at] - logits[at, target[here]])
-    return float(loss) / len(X)
-
-
-def distinct(X, Y, vocab):
-    """X (N, context), Y (N,) -> each distinct context (D, context), and for each pair of a context
-    and a target: row of the context (P,), ascending; target (P,); count (P,)."""
-    base = (vocab,) * X.shape[1]
-    if math.prod(base) * vocab >= 2**63:  # an example, read as a number to base V, fits no int64
-        return X, np.arange(len(X)), Y, np.ones(len(X))
-    pairs, count = np.unique(np.ravel_multi_index((*X.T, Y), (*base, vocab)), return_counts=True)
-    contexts, row = np.unique(pairs // vocab, return_inverse=True)
-    return np.stack(np.unravel_index(contexts, base), axis=1), row, pairs % vocab, count
+def evaluate(params, X, Y, chunk=1024):
+    """Mean loss in nats over all examples, a chunk at a time."""
+    total = 0.0
+    for i in range(0, len(X), chunk):
+        x, y = X[i : i + chunk], Y[i : i + chunk]  # (chunk, context), (chunk,)
+        loss, _ = cross_entropy(forward(params, x)[-1], y)
+        total += loss * len(y)
+    return total / len(X)
 
 
 def sample(params, rng, itos, number, prefix="", temperature=1.0, longest=100):
-    """Make up words that begin with `prefix` -> list[str], cut at `longest` characters.
+    """Make up words that start with `prefix` -> list[str], cut at `longest` characters.
 
-    All unfinished words advance together, a character at a time, drawn from
-    softmax(logits / temperature), by a net without BatchNorm (see `folded`). Raises KeyError for a
-    prefix character without a token.
+    All unfinished words advance together, each by a character drawn from
+    softmax(logits / temperature). Raises KeyError for a prefix character without a token.
     """
     stoi = {character: token for token, character in itos.items()}
     context = len(params.W[0]) // params.C.shape[1]
     start = context + len(prefix)
-    tokens = np.zeros((number, start + longest), int)  # `context` dots before every word
+    tokens = np.zeros((number, start + longest), int)  # every word starts with `context` dots
     tokens[:, context:start] = [stoi[character] for character in prefix]
-    unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot
+    unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot yet
     for end in range(start, context + longest):
         if not len(unfinished):
             break
         X = tokens[unfinished, end - context : end]  # (U, context)
-        logits = forward(params, X)[0].astype(float)  # (U, V)
+        logits = forward(params, X)[-1].astype(float)  # (U, V)
         logits -= logits.max(axis=1, keepdims=True)
         cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
@@ -476,19 +431,24 @@ def sample(params, rng, itos, number, prefix="", temperature=1.0, longest=100):
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
 
 
-
-def check_gradients(rng, epsilon=1e-5, batch=6, **options):
-    """Hold backward to central differences on a small net in float64 -> {array: error}.
+def check_gradients(rng, epsilon=1e-6, batch=6, **options):
+    """Check the gradients against central differences in float64 -> {array: relative error}.
 
     dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). The error is the
-    largest difference in an array over its largest gradient. options: those of init_params.
+    largest difference in an array over its largest gradient (at least 1e-4). `options` are those of
+    init_params.
     """
     vocab, context, embedding, hidden = 7, 3, 4, 5
-    params = init_params(rng, vocab, context, embedding, hidden, np.float64, **options)
-    theta = params.flat
-    theta += 0.1 * rng.standard_normal(theta.size)  # no gain of exactly 1, no bias of exactly 0
-    X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
-    by_hand, numeric = loss_and_gradients(params, X, Y)[1], zeros_like(params)
+    smooth = False
+    while not smooth:  # at the kink of relu there is no derivative: no z may come near it
+        params = init_params(rng, vocab, context, embedding, hidden, np.float64, **options)
+        theta = params.flat
+        theta += 0.5 * rng.standard_normal(theta.size)  # no gain of exactly 1, no bias of exactly 0
+        X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
+        _, memory, _ = forward(params, X)
+        smooth = params.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
+    _, by_hand = loss_and_gradients(params, X, Y)
+    numeric = zeros_like(params)
     for i, value in enumerate(theta):
         theta[i] = value + epsilon
         above, _ = loss_and_gradients(params, X, Y)
@@ -496,31 +456,33 @@ def check_gradients(rng, epsilon=1e-5, batch=6, **options):
         below, _ = loss_and_gradients(params, X, Y)
         theta[i] = value
         numeric.flat[i] = (above - below) / (2 * epsilon)
-    pairs = zip(leaves(by_hand), leaves(numeric))
-    return {name: np.abs(a - n).max() / np.abs(n).max() for (name, a), (_, n) in pairs}
+    pairs = zip(arrays(by_hand).items(), arrays(numeric).values())
+    return {name: np.abs(a - n).max() / max(np.abs(n).max(), 1e-4) for (name, a), n in pairs}
 
 
 # ------------------------------------------------------------------------------------ instruments
 
 
-class Reading(NamedTuple):
-    """What one batch does in every layer, and how large the gradients are beside the weights."""
-
-    active: list  # outputs of each layer before a residual is added, (B, hidden)
-    slopes: list  # gradients of the outputs of each layer, (B, hidden)
-    weights: list  # (name, weight matrix, its gradient)
-
-
 def inspect(params, X, Y):
-    """Run a batch forward and backward, and keep what is seen on the way -> Reading."""
-    grads, seen = zeros_like(params), []
-    logits, h, memory = forward(params, X)
-    active = [layer[0].copy() for layer in memory]
+    """Run a batch forward and backward -> outputs, gradients, grads.
+
+    The outputs of each layer, before a residual is added, and the gradients of the layer's output:
+    lists of (B, hidden). The gradients of the parameters, as Params.
+    """
+    grads = zeros_like(params)
+    h, memory, logits = forward(params, X)
     _, dlogits = cross_entropy(logits, Y)
-    backward(params, X, h, memory, dlogits, grads, seen)
-    pairs = zip(leaves(params), leaves(grads))
-    weights = [(name, array, grad) for (name, array), (_, grad) in pairs if name[0] in "CW"]
-    return Reading(active, seen[::-1], weights)
+    _, *gradients = backward(params, X, h, memory, dlogits, grads)
+    return [active for _, active, *_ in memory], gradients, grads
+
+
+def log_ratios(params, updates):
+    """log10 of std(update) / std(data) of each weight matrix -> {name: float}."""
+    named, stds = arrays(updates), {}
+    for name, array in arrays(params).items():
+        if array.ndim == 2:
+            stds[name] = max(named[name].std(), 1e-30), max(array.std(), 1e-30)
+    return {name: math.log10(update / data) for name, (update, data) in stds.items()}
 
 
 def saturated(active, activation):
@@ -535,171 +497,112 @@ def histogram(numbers, low, high, bins=24):
     return "".join(" ▁▂▃▄▅▆▇█"[level] for level in levels)
 
 
-def show_reading(title, reading, rate, activation):
-    """The instruments as tables: a line for each layer, a line for each weight matrix."""
-    click.echo(f"\n{title}: outputs of each layer")
-    low, high = (-1, 1) if activation == "tanh" else (0, 3)
+def show_reading(title, params, X, Y, lr):
+    """The outputs and the gradients of every layer for a batch, a table each."""
+    outputs, gradients, grads = inspect(params, X, Y)
+    ratios = log_ratios(params, grads)
+    low, high = (-1, 1) if params.activation == "tanh" else (0, 3)
+    click.echo(f"\n{title}: outputs")
     click.echo(f"layer    mean     std  saturated  dead units  from {low} to {high}")
-    for i, active in enumerate(reading.active, 1):
-        stuck = saturated(active, activation)
-        click.echo(
-            f"{i:5}{active.mean():8.3f}{active.std():8.3f}{stuck.mean():11.1%}"
-            f"{int(stuck.all(axis=0).sum()):12}  {histogram(active, low, high)}"
-        )
-    click.echo("gradients of these outputs")
-    click.echo("layer        mean         std  from -3 std to 3 std")
-    for i, slope in enumerate(reading.slopes, 1):
-        std = slope.std() or 1.0
-        click.echo(
-            f"{i:5}{slope.mean():12.1e}{slope.std():12.1e}  {histogram(slope, -3 * std, 3 * std)}"
-        )
-    click.echo(f"log10 of standard deviations; update/data, at --lr {rate:g}: about -3 is healthy")
-    click.echo("weights   gradient/data  update/data")
-    for name, weight, grad in reading.weights:
-        ratio = log_ratio(grad, weight)
-        click.echo(f"{name:8}{ratio:15.2f}{ratio + math.log10(max(rate, 1e-300)):13.2f}")
-
-
-def log_ratio(grad, weight):
-    """log10(std(grad) / std(weight))."""
-    return math.log10(max(float(grad.std()), 1e-30) / max(float(weight.std()), 1e-30))
+    for i, active in enumerate(outputs, 1):
+        stuck = saturated(active, params.activation)  # (B, hidden)
+        row = f"{i:5}{active.mean():8.3f}{active.std():8.3f}{stuck.mean():11.1%}"
+        click.echo(f"{row}{stuck.all(axis=0).sum():12}  {histogram(active, low, high)}")
+    click.echo(f"{title}: gradients; log10(update/data) of W should be about -3")
+    click.echo("layer      std  update/data  from -3 std to 3 std")
+    for i, grad in enumerate(gradients, 1):
+        std, ratio = grad.std() or 1.0, ratios[f"W{i}"] + math.log10(lr)
+        click.echo(f"{i:5}{std:9.1e}{ratio:13.2f}  {histogram(grad, -3 * std, 3 * std)}")
+    click.echo()
 
 
 # --------------------------------------------------------------------------------------- pictures
 
 
-def smoothed(losses, width):
-    """The mean of each window of `width` steps -> (steps - width + 1,)."""
-    return np.convolve(losses, np.full(width, 1 / width), mode="valid")
+def check_plot(path):
+    """Find out before training whether a picture can be drawn, and written to this path."""
+    try:
+        from matplotlib.figure import Figure
+
+        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        raise click.BadParameter(str(error), param_hint="--plot") from None
+    open(path, "ab").close()
 
 
-def draw_run(path, losses, start, reading, ratios, activation):
+def draw_run(path, losses, start, ratios, params, X, Y):
     """Loss, distributions of outputs, gradients and weight gradients, update ratios, saturation."""
     from matplotlib.figure import Figure
 
+    outs, grads, dparams = inspect(params, X, Y)
     figure = Figure(figsize=(15, 12), layout="constrained")
-    (loss, outputs), (slopes, grads), (updates, stuck) = figure.subplots(3, 2)
-    width = max(1, len(losses) // 100)
-    if len(losses):
-        curve = smoothed(losses, width)
+    (loss, outputs), (gradients, weights), (updates, stuck) = figure.subplots(3, 2)
+    if losses:
+        width = math.ceil(len(losses) / 100)
+        curve = np.convolve(losses, np.full(width, 1 / width), mode="valid")  # (steps - width + 1,)
         loss.plot(start + width + np.arange(len(curve)), curve, linewidth=1)
-    loss.set(xlabel="step", ylabel="loss in nats", title=f"Training loss, mean of {width:,} steps")
+        loss.set(title=f"Training loss, mean of {width:,} steps")
+    loss.set(xlabel="step", ylabel="loss in nats")
 
     def distributions(axes, named, title):
-        for name, numbers in named:
+        for name, numbers in named.items():
             density, edges = np.histogram(numbers, 80, density=True)
             label = f"{name}, std {numbers.std():.1e}"
             axes.plot((edges[1:] + edges[:-1]) / 2, density, label=label)
         axes.set(title=title, yticks=[])
         axes.legend(fontsize=8)
 
-    layers = [f"layer {i}" for i in range(1, len(reading.active) + 1)]
-    distributions(outputs, zip(layers, reading.active), f"Outputs ({activation})")
-    distributions(slopes, zip(layers, reading.slopes), "Gradients of the outputs")
-    matrices = [(name, grad) for name, _, grad in reading.weights if name != "C"]
-    distributions(grads, matrices, "Gradients of the weights")
-    if ratios:
-        steps, values = [step for step, _ in ratios], np.array([row for _, row in ratios])
-        for (name, *_), column in zip(reading.weights, values.T):
-            updates.plot(steps, column, label=name, linewidth=1)
-        updates.legend(fontsize=8)
-    updates.axhline(-3, color="black", linestyle=":")
-    updates.set(xlabel="step", ylim=(-6, 0.5), title="log10 of update / data; dotted: healthy")
-    picture = np.concatenate([saturated(each[:40], activation) for each in reading.active])
+    layers = [f"layer {i}" for i in range(1, len(outs) + 1)]
+    matrices = {name: grad for name, grad in arrays(dparams).items() if name[0] == "W"}
+    distributions(outputs, dict(zip(layers, outs)), f"Outputs ({params.activation})")
+    distributions(gradients, dict(zip(layers, grads)), "Gradients of the outputs")
+    distributions(weights, matrices, "Gradients of the weights")
+    for name in ["C", *matrices] if ratios else []:
+        updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
+    updates.axhline(-3, color="black", linestyle=":", label="healthy")
+    updates.legend(fontsize=8)
+    updates.set(xlabel="step", ylim=(-6, 0.5), title="log10 of update / data")
+    picture = np.concatenate([saturated(each[:40], params.activation) for each in outs])
     stuck.imshow(picture, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
-    stuck.set(xlabel="unit", ylabel="40 examples a layer", title="White: saturated")
-    figure.savefig(path)
-
-
-def draw_rates(path, rates, losses, best):
-    """The smoothed loss over the rate that rose from step to step."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.semilogx(rates, losses)
-    axes.axvline(best, color="C3", linestyle=":")
-    axes.set(xlabel="learning rate", ylabel="loss in nats", title=f"Lowest at {best:.2g}")
+    stuck.set(xlabel="unit", ylabel="40 examples per layer", title="White: saturated")
     figure.savefig(path)
 
 
 # ------------------------------------------------------------------------------------ checkpoints
 
-SHAPE = ("context", "embedding", "hidden", "layers", "batchnorm", "residual", "activation")
-FIXED = (*SHAPE, "init", "seed")
-KEPT = {*FIXED, "steps", "batch_size", "lr", "lr_decay", "bn_stats"}
+
+def save(path, params, running, step, facts):
+    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole."""
+    path = Path(path).resolve()
+    beside = path.with_name(f".{path.name}.tmp")
+    with open(beside, "wb") as file:
+        np.savez(file, theta=params.flat, running=running, step=step, facts=json.dumps(facts))
+    os.replace(beside, path)
 
 
-class Run(NamedTuple):
-    """A training at some step: all that is needed to go on."""
+def restore(path, params, running, facts):
+    """Fill params and running from a checkpoint -> the number of steps done.
 
-    params: Params
-    running: np.ndarray  # (layers, 2, hidden), averages of the batches' means and variances
-    step: int  # steps done
-    options: dict  # those in KEPT
-    alphabet: str  # characters in the order of their tokens
-    words: int  # CRC-32 of the data
-    generator: dict  # the state before the first batch was drawn
-
-
-def save_run(path, run):
-    """Write a file beside `path`, then rename it: there is always the old one or the new, whole."""
-    facts = {"script": "batchnorm.py", **run._asdict()}
-    tables = {"theta": facts.pop("params").flat, "running": facts.pop("running")}
-    target = Path(path).resolve()
-    beside = target.with_name(target.name + ".tmp")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, **tables, run=json.dumps(facts))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def load_run(path):
-    """Read what save_run wrote. Raises OSError, or ValueError with what is wrong."""
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            if any(item.compress_type for item in archive.zip.infolist()):
-                raise ValueError("save_run does not compress; this could unpack to any size")
-            facts = json.loads(archive["run"].item()) if "run" in archive else {}
-            script = facts.pop("script", None)
-            if script == "batchnorm.py":
-                theta, running, options = archive["theta"], archive["running"], facts["options"]
-                sizes = [options[name] for name in SHAPE]
-                layout = shapes(len(facts["alphabet"]), *sizes[:5])
-                run = Run(windows(theta, layout, *sizes[5:]), running, **facts)
-                np.random.default_rng().bit_generator.state = run.generator
-                layers = options["layers"] if options["batchnorm"] else 0
-                damaged = (
-                    theta.dtype != np.float32
-                    or theta.shape != (sum(math.prod(shape) for _, shape in leaves(layout)),)
-                    or not np.isfinite(theta).all()
-                    or running.dtype != np.float32
-                    or running.shape != (layers, 2, options["hidden"])
-                    or not np.isfinite(running).all()
-                    or (running[:, 1] < 0).any()
-                    or type(run.step) is not int
-                    or run.step < 0
-                    or run.options.keys() != KEPT
-                    or run.alphabet[0] != "."
-                    or len(set(run.alphabet)) < len(run.alphabet)
-                )
-    except OSError:
-        raise
-    except Exception:  # zipfile, zlib, NumPy and json each raise their own
-        with open(path, "rb") as file:
-            kind = "a damaged" if file.read(2) == b"PK" else "not a"
-        raise ValueError(f"{path} is {kind} checkpoint") from None
-    if script != "batchnorm.py":
-        known = f", but of {repr(script)[:40]}" if script else ""
-        raise ValueError(f"{path} is no model of batchnorm.py{known}")
-    if damaged:
-        raise ValueError(f"{path} is damaged: its parts do not fit together")
-    return run
+    Raises click.ClickException if the file is not a checkpoint, or was made with other facts.
+    """
+    with open(path, "rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+            saved = dict(json.loads(archive["facts"].item()))
+            different = [name for name in facts if saved.get(name) != facts[name]]
+            step = int(archive["step"])
+            if step < 0:
+                raise ValueError("negative step")
+            if not different:
+                np.copyto(params.flat, archive["theta"], casting="no")
+                np.copyto(running, archive["running"], casting="no")
+        except Exception:  # zipfile, zlib, NumPy and json each raise their own
+            raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
+    if different:
+        name = different[0]
+        difference = f"{name} is {saved.get(name)!r} there and {facts[name]!r} here"
+        raise click.ClickException(f"{path} is a checkpoint of another run: {difference}")
+    return step
 
 
 # ----------------------------------------------------------------------------------- command line
@@ -707,351 +610,230 @@ def load_run(path):
 SAVE_EVERY = 5.0  # seconds
 
 
-class Finite(click.FloatRange):
-    """A range of real numbers, nan and inf left out."""
+def fit(params, running, grads, training, start, steps, checkpoint, facts):
+    """Train with a progress bar, ten lines of losses and checkpoints.
 
-    def convert(self, value, param, ctx):
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
-@contextmanager
-def on_signal(handler):
-    """Within, `handler` answers Ctrl-C and SIGTERM."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, handler) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, old in zip(numbers, before):
-            signal.signal(number, old)
-
-
-@contextmanager
-def plain_endings():
-    """What goes wrong ends in one line and exit code 1, Ctrl-C in 130, SIGTERM in 143."""
-    try:
-        # Overflow shows in the loss, which run_training watches: no need for NumPy to warn.
-        with on_signal(lambda number, frame: sys.exit(128 + number)), np.errstate(all="ignore"):
-            yield
-    except BrokenPipeError:  # `| head` has seen enough, click ends without a word
-        raise
-    except OSError as error:
-        name = " ".join(str(error.filename or "output").removesuffix(".tmp").splitlines())
-        raise click.ClickException(f"{name}: {error.strerror}") from None
-    except ValueError as error:
-        raise click.ClickException(" ".join(str(error).splitlines())) from None
-    except (MemoryError, OverflowError):
-        raise click.ClickException("not enough memory for a net and data of this size") from None
-
-
-def use_checkpoint(ctx, param, path):
-    """Make the options of a checkpoint the defaults -> Run."""
-    if path is None:
-        return None
-    with plain_endings():
-        run = load_run(path)
-    ctx.default_map = {name: str(value) for name, value in run.options.items()}
-    return run
-
-
-def check_targets(save, load, plot):
-    """Refuse, before training, what cannot be drawn or written, or would destroy another file."""
-    if plot:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ValueError("--plot needs matplotlib: pip install matplotlib") from None
-        endings = Figure().canvas.get_supported_filetypes()
-        if Path(plot).suffix[1:].lower() not in endings:
-            raise ValueError(f"{plot}: the name of a picture ends in .{', .'.join(endings)}")
-    if save and os.path.isfile(save) and os.path.getsize(save):
-        try:
-            load_run(save)
-        except ValueError as error:
-            raise ValueError(f"{error}; it is not overwritten") from None
-        if not load:
-            shutil.copy2(save, f"{save}.old")
-            click.echo(f"{save} holds another run, which is kept in {save}.old", err=True)
-    for path in filter(None, (save, plot)):
-        target = Path(path).resolve()
-        if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
-            raise ValueError(f"{path} is no file that can be written")
-        beside = target.with_name(target.name + ".tmp")
-        beside.touch()
-        beside.unlink()
-
-
-def new_run(words, options, init_rng, batch_rng):
-    """A net that has learnt nothing yet -> Run."""
-    alphabet = "".join(build_vocab(words)[0])
-    sizes = [options[name] for name in ("context", "embedding", "hidden")]
-    names = ("layers", "batchnorm", "residual", "init", "activation")
-    how = {name: options[name] for name in names}
-    params = init_params(init_rng, len(alphabet), *sizes, **how)
-    state = batch_rng.bit_generator.state
-    return Run(params, fresh_statistics(params), 0, options, alphabet, checksum(words), state)
-
-
-def check_run(run, options, words, prefix):
-    """Refuse options that the net cannot follow; warn of words that it was not made of."""
-    for name in FIXED:
-        if options[name] != run.options[name]:
-            raise click.UsageError(f"--{name}: the checkpoint has {run.options[name]}")
-    if options["batchnorm"] and options["batch_size"] < 2:
-        message = "BatchNorm needs at least 2: a single sample has no variance"
-        raise click.BadParameter(message, param_hint="--batch-size")
-    for character in prefix:
-        if character not in run.alphabet[1:]:
-            raise click.BadParameter(f"the model never saw {character!r}", param_hint="--prefix")
-    if checksum(words) != run.words:
-        click.echo("Warning: the checkpoint was made of other words: is --data right?", err=True)
-
-
-def checksum(words):
-    return zlib.crc32("\n".join(words).encode())
-
-
-def reported(training, start, steps, vocab):
-    """Pass on (step, loss) and show it: ten lines on stdout, on a terminal a bar on stderr too."""
-    live, every, losses, drawn = sys.stderr.isatty(), max(1, steps // 10), [], 0.0
-    click.echo("    step      loss")
-    with click.progressbar(
+    -> the loss of each step, and {step: log_ratios} for about a thousand steps. Ctrl-C ends the
+    training early. Raises click.ClickException if the loss diverges.
+    """
+    losses, shown, every, vocab = [], 0, math.ceil(steps / 10), len(params.C)
+    ratios, often = {}, math.ceil(steps / 1000)
+    live = sys.stderr.isatty()
+    bar = click.progressbar(
+        training,
         length=steps - start,
-        width=20,
-        item_show_func=lambda shown: shown,
+        item_show_func=lambda item: item and f"loss {item[1]:.4f}",
+        update_min_steps=100,
         file=sys.stderr,
         hidden=not live,
-    ) as bar:
-        for step, loss in training:
-            yield step, loss
-            losses.append(loss)
-            if step == 1 or step % every == 0:
-                note = f"   (knowing nothing: ln {vocab} = {math.log(vocab):.4f})" * (step == 1)
-                click.echo("\r\033[K" * live, err=True, nl=False)
-                click.echo(f"{step:8,}{figure(np.mean(losses), 10)}{note}")
-                losses.clear()
-            if live and (time.perf_counter() - drawn > 0.1 or step == steps):
-                bar.update(step - start - bar.pos, f"{step:,}/{steps:,} steps  loss {loss:.4f}")
-                drawn = time.perf_counter()
-
-
-def run_training(run, X, Y, save, watch=False):
-    """Train to the last step, with progress -> (Run, loss of each step, update ratios, signal).
-
-    Saves every few seconds and at the end, whatever ends it; but a loss that is no longer a number
-    is not saved, and raises ValueError. The signal is the one that ended it, or None. With `watch`,
-    the log10 of update to data of each weight matrix is taken a thousand times on the way.
-    """
-    options, start, rng = run.options, run.step, np.random.default_rng()
-    rng.bit_generator.state = run.generator
-    steps, lr, schedule = options["steps"], options["lr"], SCHEDULES[options["lr_decay"]]
-    training = train(
-        run.params, X, Y, rng, steps, options["batch_size"], lambda done: lr * schedule(done),
-        run.running, start,
-    )  # fmt: skip
-    losses, ratios, caught, often = array("f"), [], [], max(1, steps // 1000)
+    )
+    if checkpoint:
+        save(checkpoint, params, running, start, facts)
     began = saved = time.perf_counter()
-    with on_signal(lambda number, frame: caught.append(number)):
-        try:
-            for step, loss in reported(training, start, steps, len(run.alphabet)):
+    click.echo("    step      loss, mean since the row above")
+    try:
+        with bar:
+            for step, loss in bar:
                 losses.append(loss)
-                if caught or not math.isfinite(loss):
+                if not math.isfinite(loss):
                     break
-                if watch and step % often == 0:
-                    rate = math.log10(lr * schedule((step - 1) / steps))
-                    weights = inspect(run.params, X[:32], Y[:32]).weights
-                    ratios.append((step, [rate + log_ratio(grad, W) for _, W, grad in weights]))
+                if step % often == 0:
+                    ratios[step] = log_ratios(params, grads)
+                if step == 1 or step % every == 0:
+                    guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
+                    click.echo("\r\033[K" * live, err=True, nl=False)  # clear the bar
+                    click.echo(f"{step:8,}{np.mean(losses[shown:]):10.4f}{guess * (step == 1)}")
+                    shown = len(losses)
                 due = time.perf_counter() - saved > SAVE_EVERY
-                if save and due and np.isfinite(run.params.flat).all():
-                    try:
-                        save_run(save, run._replace(step=step))
-                    except OSError as error:
-                        click.echo(f"Warning: {save}: {error.strerror}", err=True)
+                if checkpoint and due and np.isfinite(params.flat).all():
+                    save(checkpoint, params, running, step, facts)
                     saved = time.perf_counter()
-        finally:
-            run = run._replace(step=start + len(losses))
-            sound = np.isfinite([*losses[-1:], *run.params.flat]).all()
-            if save and sound:
-                save_run(save, run)
-    if not sound:
-        raise ValueError(f"the loss is no longer a number at step {run.step:,}: try a lower --lr")
+    except KeyboardInterrupt:
+        checkpoint = None  # the file stays as it is: the last update may not be counted yet
     seconds, done = time.perf_counter() - began, len(losses)
-    click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / done * 1e6:.0f} µs/step)")
-    return run, losses, ratios, caught[0] if caught else None
+    if not (np.isfinite(losses[-1:]).all() and np.isfinite(params.flat).all()):
+        raise click.ClickException(f"the loss diverged at step {start + done:,}: try a lower --lr")
+    if checkpoint:
+        save(checkpoint, params, running, steps, facts)
+    click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
+    return losses, ratios
 
 
-def show_stop(run, save):
-    after = f"saved: go on with --load {save} --save {save}" if save else "not saved: no --save"
-    click.echo(f"stopped at step {run.step:,}; {after}", err=True)
-
-
-def figure(number, width, decimals=4):
-    """A number in so many columns, whatever its size."""
-    return f"{number:{width}.{decimals}f}" if number < 1e4 else f"{number:{width}.2e}"
-
-
-def show_losses(params, parts):
+def show_losses(params, splits):
     click.echo("split      loss  perplexity")
-    for name, (X, Y) in zip(("train", "dev", "test"), parts):
+    for name, (X, Y) in zip(("train", "dev", "test"), splits):
         loss = evaluate(params, X, Y)
-        click.echo(f"{name:5}{figure(loss, 10)}{figure(np.exp(loss), 12, 3)}")
+        click.echo(f"{name:5}{loss:10.4f}{np.exp(loss):#12.4g}")
 
 
-def show_samples(params, rng, itos, words, number, prefix, temperature):
+def show_samples(words, samples):
     known = set(words)
-    for first in range(0, number, 1024):
-        for word in sample(params, rng, itos, min(1024, number - first), prefix, temperature):
-            click.echo(word if word in known else f"{word:19} new")
+    for word in samples:
+        click.echo(word if word in known else f"{word:19} new")
 
 
 def show_gradient_check(rng):
+    pre, dz = rng.standard_normal((2, 32, 5))  # (32, 5), (32, 5)
+    gain, bias = rng.standard_normal((2, 5))  # (5,), (5,)
+    dgain, dbias = np.empty((2, 5))  # (5,), (5,)
+    z, centred, inv_std, _, _ = batchnorm_forward(pre, gain, bias)
+    short = z, batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias), dgain, dbias
+    long = batchnorm_step_by_step(pre, gain, bias, dz)
+    worst = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(short, long))
+    click.echo(f"BatchNorm, the short way against the long way: {worst:.1e}\n")
     click.echo("layers  batchnorm  residual  activation  largest relative error of any array")
-    worst = 0.0
-    for layers in (1, 3):
-        for batchnorm in (True, False):
-            for residual in (True, False):
-                for activation in ("tanh", "relu"):
-                    options = dict(
-                        layers=layers, batchnorm=batchnorm, residual=residual, activation=activation
-                    )
-                    error = max(check_gradients(rng, **options).values())
-                    worst = max(worst, error)
-                    flags = f"{batchnorm!s:>9}  {residual!s:>8}"
-                    click.echo(f"{layers:6}  {flags}  {activation:>10}  {error:8.1e}")
+    names = ("layers", "batchnorm", "residual", "activation")
+    for net in product((1, 3), (True, False), (True, False), ("tanh", "relu")):
+        layers, batchnorm, residual, activation = net
+        error = max(check_gradients(rng, **dict(zip(names, net))).values())
+        worst = max(worst, error)
+        click.echo(f"{layers:6}  {batchnorm!s:>9}  {residual!s:>8}  {activation:>10}  {error:8.1e}")
     if worst > 1e-6:
-        raise ValueError("backward and the central differences disagree")
+        raise click.ClickException("the gradients and the central differences disagree")
 
 
-def show_learning_rates(run, X, Y, rng, plot):
-    """1,000 steps while the rate rises from 0.001 to 1: it is good where the loss is lowest."""
-    batch_size, rising = run.options["batch_size"], lambda done: 10 ** (3 * done - 3)
-    training = train(run.params, X, Y, rng, 1000, batch_size, rising, run.running)
-    losses = smoothed([loss for _, loss in training], 101)  # (900,)
-    rates = 10 ** (3 * np.arange(50, 950) / 1000 - 3)  # (900,), each in the middle of its window
-    click.echo("    rate      loss")
-    for i in range(0, 900, 50):
-        click.echo(f"{rates[i]:8.4f}{figure(losses[i], 10)}")
-    best = rates[np.nanargmin(losses)]
-    click.echo(f"lowest at {best:.2g}: try --lr {best:.1g}")
-    if plot:
-        draw_rates(plot, rates, losses, best)
+# The five rows of the lecture's loss log: name, init, BatchNorm.
+REPAIRS = [
+    ("original", "naive", False),
+    ("softmax fixed", "small-logits", False),
+    ("tanh fixed", "scaled", False),
+    ("kaiming", "kaiming", False),
+    ("BatchNorm", "kaiming", True),
+]
+NOT_COMPARED = {"init", "no_batchnorm", "samples", "prefix", "temperature", "checkpoint", "plot"}
 
 
-# The five rows of the lecture's loss log.
-REPAIRS = {
-    "original": {"init": "naive", "batchnorm": False},
-    "softmax fixed": {"init": "small-logits", "batchnorm": False},
-    "tanh fixed": {"init": "scaled", "batchnorm": False},
-    "kaiming": {"init": "kaiming", "batchnorm": False},
-    "BatchNorm": {"init": "kaiming", "batchnorm": True},
-}
-
-
-def show_comparison(words, options, seed, parts):
-    """Train each repair on the same data, batches and steps, and show it when it is done."""
-    (X, Y), dev, _ = parts
-    steps, schedule = options["steps"], SCHEDULES[options["lr_decay"]]
-    live = sys.stderr.isatty()
+def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats):
+    """Train each repair on the same data and minibatches, and show its losses."""
+    (X, Y), dev, _ = splits
     click.echo(f"{'net':14}first loss     train       dev")
-    for name, repair in REPAIRS.items():
-        _, init_rng, batch_rng, _ = np.random.default_rng(seed).spawn(4)
-        run = new_run(words, options | repair, init_rng, batch_rng)
-        training = train(
-            run.params, X, Y, batch_rng, steps, options["batch_size"],
-            lambda done: options["lr"] * schedule(done), run.running,
-        )  # fmt: skip
-        with click.progressbar(
-            training, steps, f"{name:14}", width=20, update_min_steps=max(1, steps // 200),
-            file=sys.stderr, hidden=not live,
-        ) as bar:  # fmt: skip
+    for name, init, batchnorm in REPAIRS:
+        _, init_rng, _ = np.random.default_rng(seed).spawn(3)
+        params = init_params(init_rng, **net | {"init": init, "batchnorm": batchnorm})
+        running, grads = initial_statistics(params), zeros_like(params)
+        training = train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay)
+        live = sys.stderr.isatty()
+        with click.progressbar(training, steps, name, file=sys.stderr, hidden=not live) as bar:
             losses = [loss for _, loss in bar]
-        click.echo("\033[A\033[2K" * live, err=True, nl=False)  # the row takes the bar's place
-        if not np.isfinite(losses).all():
-            raise ValueError(f"{name}: the loss is no longer a number: try a lower --lr")
-        net = folded(run.params, calibrated(run.params, X))
-        figures = losses[:1] + [evaluate(net, X, Y), evaluate(net, *dev)]
-        click.echo(f"{name:14}" + "".join(figure(each, 10) for each in figures))
+        if not (np.isfinite(losses).all() and np.isfinite(params.flat).all()):
+            raise click.ClickException(f"{name}: the loss diverged: try a lower --lr")
+        plain = folded(params, running if bn_stats == "running" else calibrated(params, X))
+        row = losses[0], evaluate(plain, X, Y), evaluate(plain, *dev)
+        click.echo("\033[A\033[K" * live, err=True, nl=False)  # clear the bar
+        click.echo(f"{name:14}" + "".join(f"{loss:10.4f}" for loss in row))
 
 
-STATISTICS, SQUASH = click.Choice(["calibrated", "running"]), click.Choice(["tanh", "relu"])
-COUNT, REAL, FILE = click.IntRange(1), Finite(0, min_open=True), click.Path()
-DECAY = "linear: to 0. step: to a tenth, at half of the steps."
-RESUME = "Checkpoint to go on from, with its options."
+def positive(text):
+    """Read a positive real number from the command line."""
+    if not 1e-6 <= float(text) <= 1e6:
+        raise click.BadParameter(f"{text} is not between 1e-6 and 1e6.")
+    return float(text)
+
+
+def not_negative(text):
+    """Read 0 or a positive real number from the command line."""
+    return float(text) and positive(text)
+
+
+FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False)
+STATS = click.Choice(["calibrated", "running"])
+DECAY = "linear: to 0. step: to a tenth after half of the steps."
+BN_STATS = "For inference: statistics of 8,192 examples, or running averages."
+PLOT = "Picture of the instruments to draw (needs matplotlib)."
+CHECKPOINT = "Resume from this file if it exists; save to it every 5 seconds."
+COMPARE = "Train the five nets of the lecture's log and exit."
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--data", type=FILE, default=NAMES, show_default="names.txt", help="Word list.")
-@click.option("--steps", type=click.IntRange(0), default=200_000, help="Steps of training in all.")
-@click.option("--batch-size", type=COUNT, default=32, help="Examples in a step.")
-@click.option("--lr", type=REAL, default=0.1, help="Learning rate.")
+@click.option("--data", type=WORDS, default=NAMES, show_default="names.txt", help="Word list.")
+@click.option("--steps", type=click.IntRange(0, 10**7), default=200_000, help="Training steps.")
+@click.option("--batch-size", type=click.IntRange(1, 10_000), default=32, help="Examples per step.")
+@click.option("--lr", type=positive, default=0.1, help="Learning rate.")
 @click.option("--lr-decay", type=click.Choice([*SCHEDULES]), default="linear", help=DECAY)
-@click.option("--context", type=click.IntRange(1, 100), default=3, help="Characters it sees.")
-@click.option("--embedding", type=COUNT, default=10, help="Numbers that stand for a character.")
-@click.option("--hidden", type=COUNT, default=200, help="Neurons in a hidden layer.")
-@click.option("--layers", type=click.IntRange(1, 100), default=1, help="Hidden layers.")
-@click.option("--batchnorm/--no-batchnorm", default=True, help="Normalise, or a plain bias.")
-@click.option("--residual/--no-residual", default=False, help="Add inputs to outputs.")
-@click.option("--activation", type=SQUASH, default="tanh", help="Of every hidden layer.")
-@click.option("--init", type=click.Choice(INITS), default="kaiming", help="How weights start.")
-@click.option("--bn-stats", type=STATISTICS, default="calibrated", help="What inference uses.")
-@click.option("--seed", type=click.IntRange(0), default=42, help="Where all randomness comes from.")
-@click.option("--samples", type=click.IntRange(0), default=20, help="Words to make up.")
-@click.option("--prefix", default="", show_default=False, help="What they begin with.")
-@click.option("--temperature", type=REAL, default=1.0, help="Below 1 tamer, above 1 wilder.")
-@click.option("--save", type=FILE, help="Checkpoint to write, every 5 seconds and at the end.")
-@click.option("--load", type=FILE, callback=use_checkpoint, is_eager=True, help=RESUME)
-@click.option("--plot", type=FILE, help="Picture to draw of the instruments (needs matplotlib).")
-@click.option("--compare", is_flag=True, help="Train the five repairs of the lecture, no more.")
-@click.option("--gradcheck", is_flag=True, help="Check the gradients by differences, no more.")
-@click.option("--find-lr", is_flag=True, help="Try 1,000 steps at a rising learning rate, no more.")
+@click.option("--weight-decay", type=not_negative, default=0.0, help="Decay of all parameters.")
+@click.option("--context", type=click.IntRange(1, 100), default=3, help="Characters of input.")
+@click.option("--embedding", type=click.IntRange(1, 100), default=10, help="Numbers per character.")
+@click.option("--hidden", type=click.IntRange(1, 1000), default=200, help="Units per hidden layer.")
+@click.option("--layers", type=click.IntRange(1, 50), default=1, help="Hidden layers.")
+@click.option("--residual", is_flag=True, help="Add the input of a layer to its output.")
+@click.option("--activation", type=click.Choice(ACTIVATIONS), default="tanh", help="Nonlinearity.")
+@click.option("--init", type=click.Choice(INITS), default="kaiming", help="Scale of the weights.")
+@click.option("--no-batchnorm", is_flag=True, help="Use a plain bias instead of BatchNorm.")
+@click.option("--bn-stats", type=STATS, default="calibrated", help=BN_STATS)
+@click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
+@click.option("--samples", type=click.IntRange(0, 10_000), default=20, help="Words to make up.")
+@click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
+@click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
+@click.option("--checkpoint", type=FILE, help=CHECKPOINT)
+@click.option("--plot", type=FILE, help=PLOT)
+@click.option("--compare", is_flag=True, help=COMPARE)
+@click.option("--gradcheck", is_flag=True, help="Check the gradients and exit.")
+@click.pass_context
+@np.errstate(all="ignore")  # what overflows shows in the loss
 def main(
-    data, samples, prefix, temperature, save, load, plot, compare, gradcheck, find_lr, **options
+    ctx, data, steps, batch_size, lr, lr_decay, weight_decay, context, embedding, hidden, layers,
+    residual, activation, init, no_batchnorm, bn_stats, seed, samples, prefix, temperature,
+    checkpoint, plot, compare, gradcheck,
 ):  # fmt: skip
-    """Learn from a list of names to make up new ones, with BatchNorm, depth and instruments."""
-    with plain_endings():
-        split_rng, init_rng, batch_rng, sample_rng = np.random.default_rng(options["seed"]).spawn(4)
-        if gradcheck:
-            return show_gradient_check(init_rng)
-        check_targets(save, load, plot)
-        words = load_words(data)
-        run = load or new_run(words, options, init_rng, batch_rng)
-        check_run(run, options, words, prefix)
-        run, losses, ratios, stopped = run._replace(options=options), (), [], None
-        itos = dict(enumerate(run.alphabet))
-        stoi = {character: token for token, character in itos.items()}
-        splits = split_words(words, split_rng)
-        (X, Y), *_ = parts = [build_dataset(split, stoi, options["context"]) for split in splits]
-        click.echo(
-            f"{len(words):,} words, {len(itos)} characters, {len(X):,} training examples, "
-            f"{run.params.flat.size:,} parameters"
+    """Train a deep net with BatchNorm on a list of words, and make up new ones."""
+    split_rng, init_rng, sample_rng = np.random.default_rng(seed).spawn(3)
+    if gradcheck:
+        return show_gradient_check(init_rng)
+    given = {name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
+    if refused := compare and given & NOT_COMPARED:
+        raise click.UsageError(f"--compare does not take --{min(refused).replace('_', '-')}")
+    if compare and steps == 0:
+        raise click.BadParameter("--compare needs at least 1", param_hint="--steps")
+    if batch_size == 1 and not no_batchnorm:
+        message = "BatchNorm needs at least 2: a single sample has no variance"
+        raise click.BadParameter(message, param_hint="--batch-size")
+    if plot:
+        check_plot(plot)
+    words = load_words(data)
+    stoi, itos = build_vocab(words)
+    if unknown := set(prefix) - set("".join(words)):
+        message = f"no word has the character {min(unknown)!r}"
+        raise click.BadParameter(message, param_hint="--prefix")
+    splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
+    X, Y = splits[0]
+    net = {"context": context, "embedding": embedding, "hidden": hidden, "layers": layers}
+    net |= {"residual": residual, "activation": activation, "init": init}
+    net |= {"batchnorm": not no_batchnorm}
+    facts = {"script": "batchnorm.py", "alphabet": "".join(stoi), "seed": seed} | net
+    net |= {"vocab": len(stoi)}
+
+    def rate(done):
+        return lr * SCHEDULES[lr_decay](done)
+
+    if compare:
+        return show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats)
+    params = init_params(init_rng, **net)
+    running, grads = initial_statistics(params), zeros_like(params)
+    click.echo(
+        f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
+        f"{params.flat.size:,} parameters"
+    )
+    start, losses, ratios = 0, [], {}
+    if checkpoint and os.path.exists(checkpoint):
+        start = restore(checkpoint, params, running, facts)
+        click.echo(f"{checkpoint}: {start:,} steps done")
+    some = X[:1024], Y[:1024]
+    if start < steps:
+        show_reading("before", params, *some, lr)
+        training = train(
+            params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay, start
         )
-        if compare:
-            return show_comparison(words, options, options["seed"], parts)
-        if find_lr:
-            return show_learning_rates(run, X, Y, batch_rng, plot)
-        if run.step < options["steps"]:
-            lr, activation = options["lr"], options["activation"]
-            show_reading("before", inspect(run.params, X[:1024], Y[:1024]), lr, activation)
-            click.echo()
-            run, losses, ratios, stopped = run_training(run, X, Y, save, watch=bool(plot))
-            show_reading("after", inspect(run.params, X[:1024], Y[:1024]), lr, activation)
-            click.echo()
-        elif save:
-            save_run(save, run)
-        running = options["bn_stats"] == "running"
-        net = folded(run.params, run.running if running else calibrated(run.params, X))
-        show_losses(net, parts)
-        if stopped:
-            show_stop(run, save)
-            sys.exit(128 + stopped)
-        show_samples(net, sample_rng, itos, words, samples, prefix, temperature)
-        if plot:
-            reading, start = inspect(run.params, X[:1024], Y[:1024]), run.step - len(losses)
-            draw_run(plot, losses, start, reading, ratios, options["activation"])
+        losses, ratios = fit(params, running, grads, training, start, steps, checkpoint, facts)
+    show_reading("after", params, *some, lr)
+    net = folded(params, running if bn_stats == "running" else calibrated(params, X))
+    show_losses(net, splits)
+    show_samples(words, sample(net, sample_rng, itos, samples, prefix, temperature))
+    if plot:
+        draw_run(plot, losses, start, ratios, params, *some)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"Error: {error}")

@@ -194,11 +194,13 @@ def train(params, X, Y, steps, batch_size, rate, seed, start=0):
 
     `rate` maps the share of the steps that are done to a learning rate.
     """
-    theta, grads = params.flat, zeros_like(params)
+    grads = zeros_like(params)
+    theta, update = params.flat, grads.flat
     batches = minibatches(seed, len(X), batch_size, start)
     for step, batch in zip(range(start, steps), batches):
         loss, _ = loss_and_gradients(params, X.take(batch, axis=0), Y.take(batch), grads)
-        theta -= rate(step / steps) * grads.flat
+        update *= rate(step / steps)
+        theta -= update
         yield step + 1, loss
 
 
@@ -262,17 +264,15 @@ def check_gradients(rng, vocab=7, context=3, embedding=4, hidden=5, batch=6, eps
 # --------------------------------------------------------------------------------------- pictures
 
 
-def check_plot(ctx, param, path):
+def check_plot(path):
     """Find out before training whether a picture can be drawn, and written to this path."""
-    if path:
-        try:
-            from matplotlib.figure import Figure
+    try:
+        from matplotlib.figure import Figure
 
-            Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-        except (ImportError, ValueError) as error:  # no matplotlib, or no such format
-            raise click.BadParameter(str(error)) from None
-        open(path, "ab").close()
-    return path
+        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        raise click.BadParameter(str(error), param_hint="--plot") from None
+    open(path, "ab").close()
 
 
 def smoothed(losses, width):
@@ -468,7 +468,7 @@ CHECKPOINT = "Resume from this file if it exists; save to it every 5 seconds."
 @click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
 @click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
 @click.option("--checkpoint", type=FILE, help=CHECKPOINT)
-@click.option("--plot", type=FILE, callback=check_plot, help=PLOT)
+@click.option("--plot", type=FILE, help=PLOT)
 @click.option("--gradcheck", is_flag=True, help="Check the gradients and exit.")
 @click.option("--find-lr", is_flag=True, help="Try learning rates from 0.001 to 1 and exit.")
 @np.errstate(all="ignore")  # what overflows shows in the loss
@@ -480,6 +480,8 @@ def main(
     split_rng, init_rng, sample_rng = np.random.default_rng(seed).spawn(3)
     if gradcheck:
         return show_gradient_check(init_rng)
+    if plot:
+        check_plot(plot)
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
@@ -487,7 +489,9 @@ def main(
         raise click.BadParameter(message, param_hint="--prefix")
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
-    params = init_params(init_rng, len(stoi), context, embedding, hidden)
+    net = {"context": context, "embedding": embedding, "hidden": hidden}
+    facts = {"script": "mlp.py", "alphabet": "".join(stoi), "seed": seed} | net
+    params = init_params(init_rng, len(stoi), **net)
     click.echo(
         f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
         f"{params.flat.size:,} parameters"
@@ -495,16 +499,15 @@ def main(
     if find_lr:
         return show_learning_rates(params, X, Y, batch_size, seed, plot)
 
-    facts = {"script": "mlp.py", "alphabet": "".join(stoi), "context": context}
-    facts |= {"embedding": embedding, "hidden": hidden, "seed": seed}
-    start, losses, schedule = 0, [], SCHEDULES[lr_decay]
+    def rate(done):
+        return lr * SCHEDULES[lr_decay](done)
+
+    start, losses = 0, []
     if checkpoint and os.path.exists(checkpoint):
         start = restore(checkpoint, params, facts)
         click.echo(f"{checkpoint}: {start:,} steps done")
     if start < steps:
-        training = train(
-            params, X, Y, steps, batch_size, lambda done: lr * schedule(done), seed, start
-        )
+        training = train(params, X, Y, steps, batch_size, rate, seed, start)
         losses = fit(params, training, start, steps, checkpoint, facts)
     show_losses(params, splits)
     show_samples(words, sample(params, sample_rng, itos, samples, prefix, temperature))
