@@ -1,17 +1,22 @@
+#!/usr/bin/env -S uv run --script
 """Stage 1: an autograd engine, and a neural network on top of it.
 
-Every Value remembers which Values it was computed from, and its slope along each of them: by how
-much it changes per unit of change in that one. For L = f(u) with u = g(x) the chain rule says
+Every Value remembers the Values it was computed from, and its slope along each of them: its local
+derivative. For L = f(u) with u = g(x), the chain rule says
 
-    dL/dx = du/dx * dL/du      slope along the edge * gradient of the node above
+    dL/dx = du/dx * dL/du      the slope along the edge * the gradient of the node above
 
 and where x is used several times, the contributions add up. `backward` applies this once to every
 edge of the graph, from the result down to the leaves: reverse-mode automatic differentiation.
 After Andrej Karpathy's micrograd and the lecture "The spelled-out intro to neural networks".
 
-    python micrograd.py                            derivatives of an expression, a tiny training
-    python micrograd.py --dataset moons            separate two half moons
-    python micrograd.py --graph expression.dot     the graph behind the expression
+A graph has no cycles: reference counting alone frees it. Python's cyclic garbage collector only
+traverses it in vain, up to half of the time of a training. The command below switches it off; in
+your own code, call gc.disable() too.
+
+    python micrograd.py                        derivatives of an expression, a tiny training
+    python micrograd.py --dataset moons        separate two half moons
+    python micrograd.py --graph neuron.dot     the graph of a neuron, for graphviz
 """
 
 # /// script
@@ -19,13 +24,11 @@ After Andrej Karpathy's micrograd and the lecture "The spelled-out intro to neur
 # dependencies = ["numpy>=1.25", "click>=8.2"]
 # ///
 
+import gc
+import io
 import math
-import os
-import shutil
-import signal
-import subprocess
 import sys
-from contextlib import contextmanager
+from numbers import Real
 from operator import mul
 from pathlib import Path
 
@@ -36,182 +39,138 @@ import numpy as np
 
 
 class Value:
-    """A number, or a NumPy array (a batch of numbers), that knows how it was computed.
+    """A number, or a batch of numbers, that knows how it was computed.
 
-    data: float or float64 array. grad: the derivative of what backward() was called on, of the
-    shape of data. children: the Values it came from. slopes: its derivative along each of them.
+    data: a float, or a float64 array (N,). grad: the derivative of what backward() was called on,
+    of the shape of data. children: the Values it was computed from. slopes: its derivative along
+    each of them. Where a number meets a batch, the number's gradient is the sum over the batch.
     """
 
-    __slots__ = ("data", "grad", "label", "op", "children", "slopes")
+    __slots__ = ("data", "grad", "children", "slopes", "op", "label")
     __array_ufunc__ = None  # leaves array + Value to Value.__radd__
 
-    def __init__(self, data, label="", op="", children=(), slopes=()):
-        self.data = data if type(data) is float else number(data)
+    def __init__(self, data, children=(), slopes=(), op="", label=""):
+        self.data = data if type(data) is float else real(data)
         self.grad = 0.0
-        self.label = label
-        self.op = op
         self.children = children
         self.slopes = slopes
+        self.op = op
+        self.label = label
 
     def __repr__(self):
-        name = f"{self.label}: " if self.label else ""
-        return f"Value({name}data={self.data}, grad={self.grad})"
+        return f"Value(data={self.data}, grad={self.grad})"
 
     def __add__(self, other):
-        other = value(other)
-        return Value(self.data + other.data, "", "+", (self, other), (1.0, 1.0))
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data + other.data, (self, other), (1.0, 1.0), "+")
 
     def __sub__(self, other):
-        other = value(other)
-        return Value(self.data - other.data, "", "-", (self, other), (1.0, -1.0))
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data - other.data, (self, other), (1.0, -1.0), "-")
 
     def __mul__(self, other):
-        other = value(other)
-        return Value(self.data * other.data, "", "*", (self, other), (other.data, self.data))
+        other = other if isinstance(other, Value) else Value(other)
+        return Value(self.data * other.data, (self, other), (other.data, self.data), "*")
 
     def __truediv__(self, other):
-        other = value(other)
-        if anywhere(other.data == 0):
-            raise ZeroDivisionError(f"{self!r} / {other!r}")
+        other = other if isinstance(other, Value) else Value(other)
         quotient = self.data / other.data
-        return Value(quotient, "", "/", (self, other), (1 / other.data, -quotient / other.data))
+        return Value(quotient, (self, other), (1 / other.data, -quotient / other.data), "/")
 
-    def __pow__(self, other):
-        if isinstance(other, Value):  # the slope along the exponent takes the logarithm of the base
-            if anywhere(self.data <= 0):
-                raise ValueError(f"the base of a power of Values must be positive: {self!r}")
-            power = self.data**other.data
-            slopes = other.data * power / self.data, power * functions(self.data).log(self.data)
-            return Value(power, "", "**", (self, other), slopes)
-        n = number(other)
-        if anywhere(self.data < 0) and anywhere(n % 1 != 0):
-            raise ValueError(f"a negative number has no real power of {n}: {self!r}")
-        if anywhere(self.data == 0) and anywhere((n < 1) & (n != 0)):
-            raise ZeroDivisionError(f"0 has no power of {n} with a finite slope: {self!r}")
-        return Value(self.data**n, "", f"**{n}", (self,), (n * self.data ** (n - (n != 0)),))
+    def __pow__(self, n):
+        slope = n * self.data ** (n - 1) if n else 0.0
+        return Value(self.data**n, (self,), (slope,), f"**{n}")
 
     def __neg__(self):
-        return Value(-self.data, "", "neg", (self,), (-1.0,))
+        return Value(-self.data, (self,), (-1.0,), "neg")
 
     def __radd__(self, other):
-        return value(other) + self
+        if type(other) is int and other == 0:  # sum() starts with 0
+            return self
+        return Value(other) + self
 
     def __rsub__(self, other):
-        return value(other) - self
+        return Value(other) - self
 
     def __rmul__(self, other):
-        return value(other) * self
+        return Value(other) * self
 
     def __rtruediv__(self, other):
-        return value(other) / self
-
-    def __rpow__(self, other):
-        return value(other) ** self
+        return Value(other) / self
 
     def tanh(self):
-        t = functions(self.data).tanh(self.data)
-        return Value(t, "", "tanh", (self,), (1 - t * t,))
+        t = math.tanh(self.data) if type(self.data) is float else np.tanh(self.data)
+        return Value(t, (self,), (1 - t * t,), "tanh")
 
     def relu(self):
         positive = self.data > 0
-        if positive is True:
-            return Value(self.data, "", "relu", (self,), (1.0,))
-        if positive is False:
-            return Value(0.0, "", "relu", (self,), (0.0,))
-        return Value(np.where(positive, self.data, 0.0), "", "relu", (self,), (1.0 * positive,))
+        return Value(self.data * positive, (self,), (positive,), "relu")
 
     def exp(self):
-        e = functions(self.data).exp(self.data)
-        return Value(e, "", "exp", (self,), (e,))
+        e = math.exp(self.data) if type(self.data) is float else np.exp(self.data)
+        return Value(e, (self,), (e,), "exp")
 
     def log(self):
-        if anywhere(self.data <= 0):
-            raise ValueError(f"only positive numbers have a logarithm: {self!r}")
-        return Value(functions(self.data).log(self.data), "", "log", (self,), (1 / self.data,))
+        logarithm = math.log(self.data) if type(self.data) is float else np.log(self.data)
+        return Value(logarithm, (self,), (1 / self.data,), "log")
 
     def mean(self):
-        """The mean over a batch; a number is its own mean."""
-        share = np.full(np.shape(self.data), 1 / np.size(self.data))
-        return Value(np.mean(self.data), "", "mean", (self,), (share,))
+        """The mean of a batch, a number."""
+        share = np.full(len(self.data), 1 / len(self.data))  # (N,)
+        return Value(self.data.mean(), (self,), (share,), "mean")
 
     def backward(self):
-        """Add the derivative of self with respect to every leaf below it to that leaf's grad.
+        """Add the derivative of self with respect to every leaf below it to the leaf's grad.
 
-        For an array self, the derivative of its sum. A second call on the same graph computes the
-        same once more: leaves, which keep what they have until it is set to 0, then hold twice as
-        much; the nodes between are set anew by each call.
+        For a batch, the derivative of its sum. A leaf keeps its grad until it is set to 0: a second
+        call doubles it. The grads of the nodes between are computed anew by each call.
         """
-        order, seen, stack = [], set(), [self]  # order: children before parents, without leaves
+        order, seen = [], {self}  # order: children before parents, without the leaves
+        stack = [(self, iter(self.children))]
         while stack:
-            node = stack.pop()
-            if node is None:  # all children of the node below are in order
-                order.append(stack.pop())
-            elif node not in seen:
-                seen.add(node)
-                stack += (node, None)
-                stack += [child for child in node.children if child.children and child not in seen]
+            node, children = stack[-1]
+            for child in children:
+                if child.children and child not in seen:
+                    seen.add(child)
+                    stack.append((child, iter(child.children)))
+                    break
+            else:  # all children are in order
+                order.append(node)
+                stack.pop()
         for node in order:
-            node.grad = 0.0
-        self.grad = self.grad + (np.ones_like(self.data) if is_array(self.data) else 1.0)
+            if node.children:  # self may be a leaf
+                node.grad = 0.0
+        self.grad += 1.0 if type(self.data) is float else np.ones_like(self.data)
         for node in reversed(order):
             grad = node.grad
             if type(node.data) is float:
-                if grad:  # behind a relu that is shut there is nothing to pass on
+                if grad:  # nothing to pass on below a relu that is 0
                     for child, slope in zip(node.children, node.slopes):
                         child.grad += slope * grad
             else:
                 for child, slope in zip(node.children, node.slopes):
-                    child.grad += chained(slope, grad, child.data)
+                    if type(child.data) is not float:
+                        child.grad += slope * grad
+                    elif type(slope) is float:  # a number in a batch
+                        child.grad += slope * float(grad.sum())
+                    else:
+                        child.grad += float(slope @ grad)
 
 
-def dot(weights, inputs, bias, x=None):
-    """w·x + b as one node: for n inputs 2n + 1 children of one node, instead of 2n nodes.
-
-    x: the data of the inputs, where the caller has it at hand.
-    """
-    w = [weight.data for weight in weights]
-    x = x or [each.data for each in inputs]
+def dot(weights, inputs, bias):
+    """w·x + b as one node: 2n + 1 children for n inputs, instead of 2n nodes."""
+    w, x = [weight.data for weight in weights], [each.data for each in inputs]
     total = sum(map(mul, w, x), bias.data)
-    return Value(total, "", "w·x+b", (*weights, *inputs, bias), (*x, *w, 1.0))
+    return Value(total, (*weights, *inputs, bias), (*x, *w, 1.0), "w·x+b")
 
 
-def chained(slope, grad, data):
-    """slope * grad, summed over the axes along which the child's data was broadcast."""
-    if not is_array(data) and is_array(slope) and slope.shape == grad.shape:
-        return float(np.vdot(slope, grad))
-    product, shape = np.asarray(slope * grad), np.shape(data)
-    if product.shape == shape:
-        return product
-    added = product.ndim - len(shape)
-    stretched = (added + axis for axis, length in enumerate(shape) if length == 1)
-    product = product.sum(axis=(*range(added), *stretched)).reshape(shape)
-    return product if shape else float(product)
-
-
-def is_array(data):
-    return isinstance(data, np.ndarray)
-
-
-def value(x):
-    return x if isinstance(x, Value) else Value(x)
-
-
-def number(data):
-    """A float, or an array of float64. Raises TypeError for what is neither number nor array."""
-    if isinstance(data, (int, float, np.number)) and not isinstance(data, np.complexfloating):
+def real(data):
+    """A float, or a float64 array (N,). Raises TypeError for anything but real numbers."""
+    if isinstance(data, Real):
         return float(data)
-    if isinstance(data, np.ndarray) and data.dtype.kind in "biuf":
-        return data.astype(float) if data.ndim else float(data)
-    raise TypeError(f"a Value holds a number or an array of numbers, not {data!r}")
-
-
-def functions(data):
-    """Where to find tanh, exp and log for this data."""
-    return np if is_array(data) else math
-
-
-def anywhere(condition):
-    return condition.any() if is_array(condition) else condition
+    if isinstance(data, np.ndarray) and data.ndim == 1:
+        return data.astype(float, casting="safe", copy=False)
+    raise TypeError(f"a Value holds a real number or an array (N,), not {data!r}")
 
 
 # -------------------------------------------------------------------------------- neural networks
@@ -220,7 +179,7 @@ ACTIVATIONS = {"tanh": Value.tanh, "relu": Value.relu, "linear": lambda x: x}
 
 
 class Module:
-    """What has parameters: its own, or those of its parts."""
+    """Something with parameters: those of its parts, unless it has its own."""
 
     parts = ()
 
@@ -233,7 +192,7 @@ class Module:
 
 
 class Neuron(Module):
-    """activation(w·x + b), weights and bias drawn from U(-1, 1)."""
+    """activation(w·x + b), with weights and bias drawn from U(-1, 1)."""
 
     def __init__(self, nin, activation="tanh", rng=None):
         rng = rng or np.random.default_rng()
@@ -241,43 +200,36 @@ class Neuron(Module):
         self.b = Value(rng.uniform(-1, 1))
         self.activation = ACTIVATIONS[activation]
 
-    def __call__(self, inputs):
-        return respond([self], inputs)
+    def __call__(self, x):
+        x = [x] if isinstance(x, Value) else x  # after a layer of a single neuron
+        if len(x) != len(self.w):
+            raise ValueError(f"a neuron with {len(self.w)} inputs was given {len(x)}")
+        x = [each if isinstance(each, Value) else Value(each) for each in x]
+        return self.activation(dot(self.w, x, self.b))
 
     def parameters(self):
         return [*self.w, self.b]
 
 
-def respond(neurons, inputs):
-    """What neurons make of their common inputs: a Value, or a list of them."""
-    inputs = [inputs] if isinstance(inputs, Value) else [value(each) for each in inputs]
-    nin = len(neurons[0].w)
-    if len(inputs) != nin:
-        raise ValueError(f"a neuron of {nin} inputs was given {len(inputs)}")
-    x = [each.data for each in inputs]
-    outputs = [n.activation(dot(n.w, inputs, n.b, x)) for n in neurons]
-    return outputs if len(outputs) > 1 else outputs[0]
-
-
 class Layer(Module):
-    """nout neurons on the same inputs; a single one gives a Value, several a list."""
+    """nout neurons with the same inputs; a single one gives a Value, several a list."""
 
     def __init__(self, nin, nout, activation="tanh", rng=None):
         rng = rng or np.random.default_rng()
         self.parts = [Neuron(nin, activation, rng) for _ in range(nout)]
 
-    def __call__(self, inputs):
-        return respond(self.parts, inputs)
+    def __call__(self, x):
+        outputs = [neuron(x) for neuron in self.parts]
+        return outputs if len(outputs) > 1 else outputs[0]
 
 
 class MLP(Module):
-    """Layers of nouts neurons, one feeding the next; the last has an activation of its own."""
+    """Layers of nouts neurons, one after another; the last has an activation of its own."""
 
     def __init__(self, nin, nouts, activation="tanh", output="tanh", rng=None):
         rng = rng or np.random.default_rng()
         activations = [activation] * (len(nouts) - 1) + [output]
-        sizes = zip([nin, *nouts], nouts, activations)
-        self.parts = [Layer(*size, rng) for size in sizes]
+        self.parts = [Layer(*sizes, rng) for sizes in zip([nin, *nouts], nouts, activations)]
 
     def __call__(self, x):
         for layer in self.parts:
@@ -285,34 +237,39 @@ class MLP(Module):
         return x
 
 
-def train(model, loss_of, steps, lr):
-    """Gradient descent: yields the loss before each step. lr maps step/steps to a rate."""
+def train(model, loss_of, steps, rate):
+    """Gradient descent: yield the loss before each step.
+
+    `rate` maps the share of the steps that are done to a learning rate.
+    """
     for step in range(steps):
         loss = loss_of(model)
+        yield loss.data
         model.zero_grad()
         loss.backward()
         for p in model.parameters():
-            p.data += -lr(step / steps) * p.grad
-        yield loss.data
+            p.data -= rate(step / steps) * p.grad
 
 
-# ------------------------------------------------------------------------------------- two stories
+# --------------------------------------------------------------------------------- what is learnt
 
 
 def expression(a=2.0, b=-3.0, c=10.0, f=-2.0):
     """The lecture's L = (a*b + c) * f -> (L, its four inputs)."""
-    a, b, c, f = Value(a, "a"), Value(b, "b"), Value(c, "c"), Value(f, "f")
-    e = a * b
-    d = e + c
-    L = d * f
-    e.label, d.label, L.label = "e", "d", "L"
+    a, b, c, f = Value(a, label="a"), Value(b, label="b"), Value(c, label="c"), Value(f, label="f")
+    L = (a * b + c) * f
     return L, (a, b, c, f)
 
 
 def lecture_neuron():
-    """tanh(w·x + b) with the lecture's numbers: the output is 0.7071."""
-    x, w = [Value(2.0, "x1"), Value(0.0, "x2")], [Value(-3.0, "w1"), Value(1.0, "w2")]
-    n = dot(w, x, Value(6.8813735870195432, "b"))
+    """tanh(x1*w1 + x2*w2 + b) with the lecture's numbers, an operation at a time: 0.7071."""
+    x1, x2 = Value(2.0, label="x1"), Value(0.0, label="x2")
+    w1, w2, b = (
+        Value(-3.0, label="w1"),
+        Value(1.0, label="w2"),
+        Value(6.8813735870195432, label="b"),
+    )
+    n = x1 * w1 + x2 * w2 + b
     o = n.tanh()
     n.label, o.label = "n", "o"
     return o
@@ -326,24 +283,20 @@ def squared_error(model):
     return sum((model(x) - y) ** 2 for x, y in zip(XS, YS))
 
 
-def make_moons(rng, number=100, noise=0.1):
-    """Two interleaved half circles -> X (number, 2), y (number,) of -1 and 1."""
-    upper, lower = np.array_split(rng.uniform(0, np.pi, number), 2)
+def make_moons(rng, count=100, noise=0.1):
+    """Two interleaved half circles -> X (count, 2), y (count,) of -1 and 1."""
+    upper, lower = np.array_split(rng.uniform(0, np.pi, count), 2)
     across = np.concatenate([np.cos(upper), 1 - np.cos(lower)])
     up = np.concatenate([np.sin(upper), 0.5 - np.sin(lower)])
-    X = np.stack([across, up], axis=1) + rng.normal(0, noise, (number, 2))
+    X = np.stack([across, up], axis=1) + rng.normal(0, noise, (count, 2))
     return X, np.repeat([-1.0, 1.0], [len(upper), len(lower)])
 
 
-def margin_loss(model, X, y, batch=True, alpha=1e-4):
+def margin_loss(model, X, y, alpha=1e-4):
     """mean of max(0, 1 - y * score), plus alpha times the sum of all squared parameters."""
-    if batch:
-        losses = (1 - y * model([X[:, 0], X[:, 1]])).relu().mean()
-    else:
-        each = [(1 - target * model(x)).relu() for x, target in zip(X.tolist(), y.tolist())]
-        losses = sum(each) * (1 / len(each))
     parameters = model.parameters()
-    return losses + alpha * dot(parameters, parameters, Value(0.0))
+    losses = (1 - y * model([X[:, 0], X[:, 1]])).relu()
+    return losses.mean() + alpha * dot(parameters, parameters, Value(0.0))
 
 
 def scores(model, X):
@@ -355,33 +308,22 @@ def scores(model, X):
 
 
 def graph(root):
-    """The graph below root in graphviz's language: values as boxes, operations as circles."""
-    number, nodes = {root: 0}, [root]
-    for node in nodes:
+    """The graph below root in graphviz's language: values as boxes, operations as ellipses."""
+    nodes = {root: 0}  # in the order in which they are found
+    for node in (queue := [root]):
         for child in node.children:
-            if child not in number:
-                number[child] = len(nodes)
-                nodes.append(child)
+            if child not in nodes:
+                nodes[child] = len(nodes)
+                queue.append(child)
     lines = ["digraph {", "  rankdir=LR;", "  node [shape=record];"]
-    for node, i in number.items():
-        name = "".join("\\" * (c in '\\"{}|<>') + c for c in node.label)
-        figures = f"data {np.round(node.data, 4)} | grad {np.round(node.grad, 4)}"
-        lines.append(f'  v{i} [label="{{ {name} | {figures} }}"];')
+    for node, i in nodes.items():
+        numbers = f"data {np.round(node.data, 4)} | grad {np.round(node.grad, 4)}"
+        lines.append(f'  v{i} [label="{{ {node.label} | {numbers} }}"];')
         if node.op:
             lines.append(f'  o{i} [label="{node.op}", shape=ellipse];')
             lines.append(f"  o{i} -> v{i};")
-            lines += [f"  v{number[child]} -> o{i};" for child in node.children]
+            lines += [f"  v{nodes[child]} -> o{i};" for child in node.children]
     return "\n".join([*lines, "}", ""])
-
-
-def draw_graph(path, root):
-    """Write the graph below root to a .dot file, or by graphviz's `dot` to .svg or .png."""
-    kind = Path(path).suffix[1:]
-    if kind == "dot":
-        Path(path).write_text(graph(root), encoding="utf-8")
-    else:
-        command = ["dot", f"-T{kind}", "-o", path]
-        subprocess.run(command, input=graph(root), text=True, check=True, encoding="utf-8")
 
 
 def boundary(model, X, y, columns=72, rows=22):
@@ -395,8 +337,19 @@ def boundary(model, X, y, columns=72, rows=22):
     return "\n".join("".join(line) for line in picture)
 
 
+def check_plot(path):
+    """Find out before training whether a picture can be drawn, and written to this path."""
+    try:
+        from matplotlib.figure import Figure
+
+        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        raise click.BadParameter(str(error), param_hint="--plot") from None
+    open(path, "ab").close()
+
+
 def draw_boundary(path, model, X, y):
-    """The two moons over the two half planes that the model tells apart."""
+    """The two moons over the two half planes that the model separates."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
@@ -413,74 +366,6 @@ def draw_boundary(path, model, X, y):
 # ----------------------------------------------------------------------------------- command line
 
 
-class Sizes(click.ParamType):
-    """Comma-separated sizes of hidden layers, 1 to 1000 each, such as 16,16."""
-
-    name = "sizes"
-
-    def convert(self, text, param, ctx):
-        sizes = [int(size) if size.strip().isdecimal() else 0 for size in str(text).split(",")]
-        if min(sizes) < 1 or max(sizes) > 1000:
-            self.fail(f"{text!r} is not a list of sizes from 1 to 1000, such as 16,16.", param, ctx)
-        return sizes
-
-
-class Finite(click.FloatRange):
-    """A range of real numbers, nan and inf left out."""
-
-    def convert(self, value, param, ctx):
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
-@contextmanager
-def plain_endings():
-    """What goes wrong ends in one line and exit code 1, Ctrl-C in 130, SIGTERM in 143."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(n, lambda number, frame: sys.exit(128 + number)) for n in numbers]
-    try:
-        with np.errstate(all="ignore"):  # overflow shows in the loss, which `watched` watches
-            yield
-    except BrokenPipeError:  # `| head` has seen enough, click ends without a word
-        raise
-    except OSError as error:
-        name = " ".join(str(error.filename or "output").removesuffix(".tmp").splitlines())
-        raise click.ClickException(f"{name}: {error.strerror}") from None
-    except ValueError as error:
-        raise click.ClickException(" ".join(str(error).splitlines())) from None
-    except (MemoryError, OverflowError):
-        raise click.ClickException("numbers too large: try a lower --lr, fewer neurons") from None
-    finally:
-        for number, old in zip(numbers, before):
-            signal.signal(number, old)
-
-
-def check_targets(graph_file, plot):
-    """Refuse, before training, what cannot be drawn or written."""
-    if plot:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise ValueError("--plot needs matplotlib: pip install matplotlib") from None
-        endings = Figure().canvas.get_supported_filetypes()
-        if Path(plot).suffix[1:].lower() not in endings:
-            raise ValueError(f"{plot}: the name of a picture ends in .{', .'.join(endings)}")
-    if graph_file:
-        if Path(graph_file).suffix not in (".dot", ".svg", ".png"):
-            raise ValueError(f"{graph_file}: the name of a graph ends in .dot, .svg or .png")
-        if Path(graph_file).suffix != ".dot" and not shutil.which("dot"):
-            raise ValueError(f"{graph_file} needs graphviz's dot on the path; .dot needs nothing")
-    for path in filter(None, (graph_file, plot)):
-        target = Path(path).resolve()
-        if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
-            raise ValueError(f"{path} is no file that can be written")
-        beside = target.with_name(target.name + ".tmp")
-        beside.touch()
-        beside.unlink()
-
-
 def show_derivatives(nudge=1e-6):
     L, inputs = expression()
     L.backward()
@@ -494,84 +379,92 @@ def show_derivatives(nudge=1e-6):
         click.echo(f"{each.label:5}{each.data:8g}{each.grad:12g}{slope:12.6g}")
 
 
-def show_training(rng, hidden, steps, lr):
-    """The lecture's four samples."""
-    model = MLP(3, [*hidden, 1], rng=rng)
-    click.echo(f"\nMLP(3, {[*hidden, 1]}) on four samples, {len(model.parameters())} parameters")
-    losses = list(watched(train(model, squared_error, steps, lambda done: lr)))
+def fit(model, loss_of, steps, rate):
+    """Train the model -> all losses, before each step and after the last.
+
+    Raises click.ClickException if the loss diverges.
+    """
+    losses = []
+    try:
+        for loss in train(model, loss_of, steps, rate):
+            losses.append(loss)
+        losses.append(loss_of(model).data)
+    except ArithmeticError:  # overflow: Python's own, or NumPy's where np.errstate asks for it
+        losses.append(math.nan)
+    if not np.isfinite(losses).all():
+        step = np.isfinite(losses).argmin()
+        raise click.ClickException(f"the loss diverged at step {step}: try a lower --lr")
+    return losses
+
+
+def show_lecture(rng, steps, lr):
+    model = MLP(3, [4, 4, 1], rng=rng)
+    click.echo(f"\nMLP(3, [4, 4, 1]) on four samples, {len(model.parameters())} parameters")
+    losses = fit(model, squared_error, steps, lambda done: lr)
     for first in range(0, steps, 5):
-        row = enumerate(losses[first : first + 5], first)
+        row = enumerate(losses[first : min(first + 5, steps)], first)
         click.echo("   ".join(f"{step:4} {loss:.5f}" for step, loss in row))
     click.echo("\ntarget  prediction")
     for x, y in zip(XS, YS):
         click.echo(f"{y:6.0f}{model(x).data:12.4f}")
 
 
-def show_moons(rng, hidden, steps, lr, batch, plot):
+def show_moons(rng, steps, lr, plot):
     X, y = make_moons(rng)
-    model = MLP(2, [*hidden, 1], "relu", "linear", rng)
-    click.echo(f"MLP(2, {[*hidden, 1]}) on 100 points, {len(model.parameters())} parameters\n")
-    click.echo("step      loss  accuracy")
-
-    def report(step, loss):
-        accuracy = np.mean((scores(model, X) > 0) == (y > 0))
-        click.echo(f"{step:4}{loss:10.4f}{accuracy:10.0%}")
-
-    training = train(
-        model, lambda m: margin_loss(m, X, y, batch), steps, lambda done: lr * (1 - 0.9 * done)
-    )
-    for step, loss in enumerate(watched(training)):
-        if step % max(1, steps // 10) == 0:
-            report(step, loss)
-    report(steps, margin_loss(model, X, y).data)
-    click.echo("\n" + boundary(model, X, y))
+    model = MLP(2, [16, 16, 1], "relu", "linear", rng)
+    click.echo(f"MLP(2, [16, 16, 1]) on 100 points, {len(model.parameters())} parameters\n")
+    losses = fit(model, lambda m: margin_loss(m, X, y), steps, lambda done: lr * (1 - 0.9 * done))
+    click.echo("step      loss")
+    for step in sorted({*range(0, steps, max(1, steps // 10)), steps}):
+        click.echo(f"{step:4}{losses[step]:10.4f}")
+    accuracy = np.mean((scores(model, X) > 0) == (y > 0))
+    click.echo(f"\n{accuracy:.0%} of the points are on the right side\n\n{boundary(model, X, y)}")
     if plot:
         draw_boundary(plot, model, X, y)
 
 
-def watched(losses):
-    """Pass the losses on; raises ValueError at one that is no number."""
-    for step, loss in enumerate(losses):
-        if not math.isfinite(loss):
-            raise ValueError(f"the loss is no longer a number at step {step}: try a lower --lr")
-        yield loss
+def positive(text):
+    """Read a positive real number from the command line."""
+    if not 1e-6 <= float(text) <= 1e6:
+        raise click.BadParameter(f"{text} is not between 1e-6 and 1e6.")
+    return float(text)
 
 
-COUNT, REAL, FILE = click.IntRange(0), Finite(0, min_open=True), click.Path()
-CHOICES = {"lecture": ("4,4", 20, 0.05), "moons": ("16,16", 100, 1.0)}  # hidden, steps, lr
-PARTS = {"expression": lambda: expression()[0], "neuron": lecture_neuron}
+STEPS, FILE = click.IntRange(0, 10**6), click.Path(dir_okay=False)
+DATASETS = {"lecture": (20, 0.05), "moons": (100, 1.0)}  # defaults of steps and lr
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--dataset", type=click.Choice([*CHOICES]), default="lecture", help="What to learn.")
-@click.option("--steps", type=COUNT, show_default="20, moons 100", help="Steps of training.")
-@click.option("--lr", type=REAL, show_default="0.05, moons 1.0", help="Learning rate.")
-@click.option("--hidden", type=Sizes(), show_default="4,4, moons 16,16", help="Hidden layers.")
-@click.option("--seed", type=COUNT, default=42, help="Where all randomness comes from.")
-@click.option("--batch/--no-batch", default=True, help="Moons: arrays, or one sample at a time.")
-@click.option("--plot", type=FILE, help="Moons: picture to draw (needs matplotlib).")
-@click.option("--graph", "graph_file", type=FILE, help="Graph to draw: .dot, .svg, .png.")
-@click.option("--graph-of", type=click.Choice([*PARTS]), default="expression", help="Of what.")
-def main(dataset, steps, lr, hidden, seed, batch, plot, graph_file, graph_of):
-    """Derivatives by an autograd engine, and small networks trained with it."""
-    with plain_endings():
-        check_targets(graph_file, plot)
-        defaults = CHOICES[dataset]
-        hidden = hidden or Sizes().convert(defaults[0], None, None)
-        steps, lr = defaults[1] if steps is None else steps, lr or defaults[2]
-        rng = np.random.default_rng(seed)
-        if graph_file:
-            root = PARTS[graph_of]()
-            root.backward()
-            draw_graph(graph_file, root)
-            return click.echo(f"{graph_file} holds the graph of the {graph_of}")
-        if dataset == "moons":
-            return show_moons(rng, hidden, steps, lr, batch, plot)
-        if plot:
-            raise click.UsageError("--plot goes with --dataset moons")
-        show_derivatives()
-        show_training(rng, hidden, steps, lr)
+@click.option("--dataset", type=click.Choice([*DATASETS]), default="lecture", help="Training data.")
+@click.option("--steps", type=STEPS, show_default="20, moons 100", help="Training steps.")
+@click.option("--lr", type=positive, show_default="0.05, moons 1.0", help="Learning rate.")
+@click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
+@click.option("--plot", type=FILE, help="Picture of the moons to draw (needs matplotlib).")
+@click.option("--graph", "graph_path", type=FILE, help="Write the graph of a neuron and exit.")
+@np.errstate(over="raise", invalid="raise", divide="raise")  # no silent inf or nan in a batch
+def main(dataset, steps, lr, seed, plot, graph_path):
+    """Compute derivatives with an autograd engine, and train small networks with it."""
+    gc.disable()
+    rng = np.random.default_rng(seed)
+    if graph_path:
+        neuron = lecture_neuron()
+        neuron.backward()
+        Path(graph_path).write_text(graph(neuron), encoding="utf-8")
+        return click.echo(f"dot -Tsvg {graph_path} -o neuron.svg    draws the graph")
+    if plot and dataset != "moons":
+        raise click.UsageError("--plot needs --dataset moons")
+    if plot:
+        check_plot(plot)
+    default_steps, default_lr = DATASETS[dataset]
+    steps, lr = default_steps if steps is None else steps, lr or default_lr
+    if dataset == "moons":
+        return show_moons(rng, steps, lr, plot)
+    show_derivatives()
+    show_lecture(rng, steps, lr)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:
+        sys.exit(f"Error: {error}")

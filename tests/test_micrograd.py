@@ -1,10 +1,7 @@
 """Facts about the autograd engine, the networks on top of it, and micrograd.py's command line."""
 
-import itertools
-import math
+import gc
 import re
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import micrograd
-from micrograd import MLP, Layer, Neuron, Value, dot, expression, graph
+from micrograd import MLP, Layer, Neuron, Value, dot, expression, graph, lecture_neuron
 
 SCRIPT = Path(micrograd.__file__)
 
@@ -74,7 +71,6 @@ OPERATIONS = {
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
     "div": lambda a, b: a / b,
-    "pow": lambda a, b: a**b,
     "square": lambda a, b: (a - b) ** 2,
     "root": lambda a, b: a**0.5 + b**-1.5,
     "zeroth": lambda a, b: a**0 + b**1,
@@ -83,11 +79,15 @@ OPERATIONS = {
     "relu": lambda a, b: (a - b).relu(),
     "exp": lambda a, b: (a * b).exp(),
     "log": lambda a, b: (a * b).log(),
-    "reflected": lambda a, b: 2 + a + (3 - b) + 2 * a + 5 / b + 2**a,
+    "reflected": lambda a, b: 2 + a + (3 - b) + 2 * a + 5 / b,
     "repeated": lambda a, b: (a + a) * (a + a) * b * b,
     "dot": lambda a, b: dot([a, b, a], [b, b, a], a),
 }
-SHAPES = [((), ()), ((4,), (4,)), ((), (4,)), ((4,), ()), ((3, 1), (1, 4)), ((2, 3), (3,))]
+SHAPES = [((), ()), ((4,), (4,)), ((), (4,)), ((4,), ())]
+
+
+def value(array):
+    return Value(array if array.ndim else float(array))
 
 
 def numeric_gradient(function, arrays, i, epsilon=1e-6):
@@ -98,7 +98,7 @@ def numeric_gradient(function, arrays, i, epsilon=1e-6):
         for sign in (1, -1):
             moved = [array.copy() for array in arrays]
             moved[i][place] += sign * epsilon
-            sums.append(np.sum(function(*map(Value, moved)).data))
+            sums.append(np.sum(function(*map(value, moved)).data))
         gradient[place] = (sums[0] - sums[1]) / (2 * epsilon)
     return gradient
 
@@ -109,7 +109,7 @@ def test_operation_matches_central_differences(name, shapes):
     function, rng = OPERATIONS[name], np.random.default_rng(0)
     for _ in range(20 if shapes == ((), ()) else 3):
         arrays = [np.array(rng.uniform(0.2, 2.0, shape)) for shape in shapes]
-        values = [Value(array) for array in arrays]
+        values = [value(array) for array in arrays]
         function(*values).backward()
         for i, (array, each) in enumerate(zip(arrays, values)):
             assert np.shape(each.grad) == array.shape
@@ -185,10 +185,12 @@ def test_a_second_backward_doubles_the_leaves_and_not_the_nodes_between():
     assert a.grad == 77
 
 
-def test_backward_of_a_leaf_is_one():
-    a = Value(2.0)
-    a.backward()
-    assert a.grad == 1
+def test_backward_of_a_leaf_adds_one_each_time():
+    a, batch = Value(2.0), Value(np.array([1.0, 2.0]))
+    for call in (1, 2):
+        a.backward()
+        batch.backward()
+        assert a.grad == call and batch.grad.tolist() == [call, call]
 
 
 def test_a_chain_of_a_million_additions():
@@ -212,12 +214,9 @@ def test_a_diamond_of_fifty_doublings_visits_each_node_once():
 
 
 def test_data_becomes_float():
-    for data in (3, 3.0, True, np.float32(3), np.int8(3), np.array(3)):
+    for data in (3, 3.0, True, np.float32(3), np.float64(3), np.int8(3)):
         assert type(Value(data).data) is float
     assert Value(np.array([1, 2])).data.dtype == np.float64
-    kept = np.array([1.0, 2.0])
-    Value(kept).data[0] = 9
-    assert kept[0] == 1
 
 
 def test_numpy_on_the_left_gives_one_value():
@@ -228,21 +227,19 @@ def test_numpy_on_the_left_gives_one_value():
     assert out.data.tolist() == [3, 5] and a.grad == 3
 
 
-def test_repr_shows_data_gradient_and_label():
+def test_repr_shows_data_and_gradient():
     assert repr(Value(2.0)) == "Value(data=2.0, grad=0.0)"
-    assert repr(Value(2.0, "a")) == "Value(a: data=2.0, grad=0.0)"
 
 
-@pytest.mark.parametrize("wrong", ["x", None, [1.0], 1j, np.array(["a"]), {}], ids=repr)
-def test_what_is_no_number_is_a_type_error(wrong):
-    with pytest.raises(TypeError, match="a Value holds a number"):
+@pytest.mark.parametrize("wrong", ["x", None, [1.0], 1j, np.array(["a"]), np.array([1j]), {}])
+def test_what_is_no_real_number_is_a_type_error(wrong):
+    with pytest.raises(TypeError):
         Value(wrong)
     for operation in ("__add__", "__mul__", "__truediv__", "__pow__", "__sub__", "__radd__"):
-        with pytest.raises(TypeError, match="a Value holds a number"):
+        with pytest.raises(TypeError):
             getattr(Value(1.0), operation)(wrong)
 
 
-@pytest.mark.parametrize("array", [False, True], ids=["number", "array"])
 @pytest.mark.parametrize(
     "function, error",
     [
@@ -252,19 +249,40 @@ def test_what_is_no_number_is_a_type_error(wrong):
         (lambda x: 1 / (x * 0), ZeroDivisionError),
         (lambda x: (x * 0) ** -1, ZeroDivisionError),
         (lambda x: (x * 0) ** 0.5, ZeroDivisionError),
-        (lambda x: (-x) ** 0.5, ValueError),
-        (lambda x: (-x) ** Value(2.0), ValueError),
-        (lambda x: (-2) ** x, ValueError),
+        (lambda x: (-x) ** 0.5, TypeError),
+        (lambda x: x ** Value(2.0), TypeError),
+        (lambda x: 2**x, TypeError),
+        (lambda x: (x * 10_000).exp(), OverflowError),
     ],
 )
-def test_what_has_no_value_raises_and_never_gives_nan(function, error, array):
+def test_numbers_raise_what_python_raises(function, error):
     with pytest.raises(error):
-        function(Value(np.array([0.5, 0.7])) if array else Value(0.5))
+        function(Value(0.5))
+
+
+def test_sum_needs_no_node_for_its_zero():
+    a, b = Value(1.0), Value(2.0)
+    total = sum([a, b])
+    assert total.children == (a, b) and sum([a]) is a
+
+
+def test_a_graph_needs_no_garbage_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(type(thing) is Value for thing in gc.get_objects())
+        for _ in range(3):
+            model = MLP(2, [3, 1])
+            model([1.0, 2.0]).backward()
+        del model
+        assert sum(type(thing) is Value for thing in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 def test_wrong_number_of_inputs_is_named():
     for wrong in ([1.0], [1.0, 2.0, 3.0, 4.0]):
-        with pytest.raises(ValueError, match=f"3 inputs was given {len(wrong)}"):
+        with pytest.raises(ValueError, match=f"with 3 inputs was given {len(wrong)}"):
             MLP(3, [2, 1])(wrong)
 
 
@@ -307,35 +325,33 @@ def test_modules():
         Neuron(2, "sigmoid")
 
 
-def test_batch_and_sample_by_sample_have_the_same_loss_and_gradients():
+def test_numbers_give_the_losses_of_a_batch():
     X, y = micrograd.make_moons(np.random.default_rng(0))
-    model = MLP(2, [16, 16, 1], "relu", "linear", np.random.default_rng(1))
+
+    def one_by_one(model):
+        losses = [(1 - t * model(x)).relu() for x, t in zip(X.tolist(), y.tolist())]
+        return sum(losses) / len(losses) + 1e-4 * sum(p * p for p in model.parameters())
+
     found = []
-    for batch in (True, False):
-        model.zero_grad()
-        loss = micrograd.margin_loss(model, X, y, batch)
-        loss.backward()
-        found.append((loss.data, [p.grad for p in model.parameters()]))
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-12)
-    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-12)
+    for loss_of in (lambda model: micrograd.margin_loss(model, X, y), one_by_one):
+        model = MLP(2, [16, 16, 1], "relu", "linear", np.random.default_rng(1))
+        found.append([*micrograd.train(model, loss_of, 4, lambda done: 0.5)])
+        assert all(type(p.grad) is float for p in model.parameters())
+    np.testing.assert_allclose(*found, rtol=1e-9)
 
 
 # ------------------------------------------------------------------------------------------ graphs
 
 
 def test_graph_names_values_gradients_labels_and_operations():
-    L, _ = expression()
-    L.backward()
-    text = graph(L)
-    assert text == graph(L) and text.startswith("digraph {") and text.endswith("}\n")
-    assert '[label="{ L | data -8.0 | grad 1.0 }"]' in text
-    assert '[label="{ a | data 2.0 | grad 6.0 }"]' in text
-    assert text.count('label="*"') == 2 and text.count('label="+"') == 1
-    assert text.count("->") == 9
-
-
-def test_graph_escapes_labels():
-    assert r"\{\"a\|b\\" in graph(Value(1.0, '{"a|b\\'))
+    neuron = lecture_neuron()
+    neuron.backward()
+    text = graph(neuron)
+    assert text == graph(neuron) and text.startswith("digraph {") and text.endswith("}\n")
+    assert '[label="{ o | data 0.7071 | grad 1.0 }"]' in text
+    assert '[label="{ x1 | data 2.0 | grad -1.5 }"]' in text
+    assert text.count('label="*"') == 2 and text.count('label="+"') == 2
+    assert text.count("->") == 14
 
 
 # ------------------------------------------------------------------------------------ command line
@@ -362,74 +378,61 @@ def test_the_story_fits_a_screen_and_is_told_in_two_seconds():
 @pytest.mark.parametrize("seed", [0, 1, 42])
 def test_moons_are_separated_within_100_steps(seed):
     result = invoke("--dataset", "moons", "--seed", seed)
-    assert result.exit_code == 0
-    assert re.search(r"^ 100 +0\.0\d+ +100%$", result.output, re.M)
+    assert result.exit_code == 0 and "100% of the points are on the right side" in result.output
+    assert re.search(r"^ 100 +0\.0\d+$", result.output, re.M)
     picture = result.output.splitlines()[-22:]
     assert set("".join(picture)) == set(".#xo") and {len(line) for line in picture} == {72}
 
 
-def test_one_sample_at_a_time_tells_the_same_as_a_batch():
-    arguments = ["--dataset", "moons", "--steps", 3]
-    assert invoke(*arguments, "--no-batch").output == invoke(*arguments).output
+def test_graph_file(tmp_path):
+    path = tmp_path / "neuron.dot"
+    assert invoke("--graph", path).exit_code == 0
+    assert path.read_text().startswith("digraph {")
 
 
-def test_graph_files(tmp_path):
-    for part in ("expression", "neuron"):
-        path = tmp_path / f"{part}.dot"
-        assert invoke("--graph", path, "--graph-of", part).exit_code == 0
-        assert path.read_text().startswith("digraph {")
-    result = invoke("--graph", tmp_path / "e.svg")
-    if shutil.which("dot"):
-        assert "<svg" in (tmp_path / "e.svg").read_text()
-    else:
-        assert result.exit_code == 1 and "graphviz" in result.stderr
+def test_importing_leaves_the_garbage_collector_on_and_the_command_switches_it_off():
+    code = "import gc, micrograd; print(gc.isenabled()); micrograd.main([], standalone_mode=False)"
+    command = [sys.executable, "-c", code + "; print(gc.isenabled())"]
+    output = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parent).stdout
+    assert output.startswith("True\n") and output.endswith("False\n")
+
+
+@pytest.fixture(autouse=True)
+def garbage_collector():
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        *itertools.product(["--steps"], ["-1", "x"]),
-        *itertools.product(["--lr"], ["0", "nan", "inf", "x"]),
-        *itertools.product(["--hidden"], ["0", "4,", "a", "4,-4", "4.5", "9999999999"]),
-        ("--seed", "-1"),
-        ("--dataset", "suns"),
-        ("--plot", "x.png"),
+        *(["--steps", value] for value in ("-1", "x")),
+        *(["--lr", value] for value in ("0", "nan", "inf", "x")),
+        ["--seed", "-1"],
+        ["--dataset", "suns"],
+        ["--plot", "x.png"],
     ],
     ids=" ".join,
 )
-def test_wrong_options_are_usage_errors_that_name_the_option(arguments):
-    pytest.importorskip("matplotlib") if arguments[0] == "--plot" else None
+def test_wrong_options_are_usage_errors_that_name_the_option(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = invoke(*arguments)
     assert result.exit_code == 2 and arguments[0] in result.stderr.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
 
 
-def test_what_cannot_be_done_ends_in_one_line(tmp_path):
+def test_errors_print_one_line(tmp_path):
     for arguments, message in [
-        (["--graph", tmp_path / "none" / "e.dot"], "none"),
-        (["--graph", tmp_path / "e.txt"], "ends in .dot"),
-        (["--lr", "1e200", "--dataset", "moons"], "--lr"),
+        (["--graph", tmp_path / "none" / "e.dot"], "none/e.dot"),
+        (["--lr", "1e6", "--dataset", "moons"], "the loss diverged at step"),
     ]:
-        result = invoke(*arguments)
-        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        result = run(*arguments)
+        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
         assert result.stderr.startswith("Error: ") and message in result.stderr
 
 
 def test_plot_draws_the_boundary(tmp_path):
     pytest.importorskip("matplotlib")
     path = tmp_path / "moons.png"
-    assert invoke("--dataset", "moons", "--steps", 5, "--plot", path).exit_code == 0
+    assert invoke("--dataset", "moons", "--steps", 3, "--plot", path).exit_code == 0
     assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_ctrl_c_ends_with_130():
-    command = [sys.executable, SCRIPT, "--dataset", "moons", "--no-batch", "--steps", "100000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "Traceback" not in errors
-
-
-def test_nothing_is_nan():
-    assert math.isfinite(Value(1e308).relu().data)
-    assert Value(-math.inf).relu().data == 0
