@@ -708,8 +708,9 @@ def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn
     (X, Y), dev, _ = splits
     click.echo(f"{'net':14}first loss     train       dev")
     for name, init, batchnorm in REPAIRS:
-        _, init_rng, _ = np.random.default_rng(seed).spawn(3)
-        params = init_params(init_rng, **net | {"init": init, "batchnorm": batchnorm})
+        params = init_params(
+            np.random.default_rng(seed), **net | {"init": init, "batchnorm": batchnorm}
+        )
         running, grads = initial_statistics(params), zeros_like(params)
         training = train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay)
         live = sys.stderr.isatty()
@@ -776,9 +777,10 @@ def main(
     checkpoint, plot, compare, gradcheck,
 ):  # fmt: skip
     """Train a deep net with BatchNorm on a list of words, and make up new ones."""
-    split_rng, init_rng, sample_rng = np.random.default_rng(seed).spawn(3)
+    rng = np.random.default_rng(seed)
+    split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if gradcheck:
-        return show_gradient_check(init_rng)
+        return show_gradient_check(rng)
     given = {name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
     if refused := compare and given & NOT_COMPARED:
         raise click.UsageError(f"--compare does not take --{min(refused).replace('_', '-')}")
@@ -807,7 +809,7 @@ def main(
 
     if compare:
         return show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats)
-    params = init_params(init_rng, **net)
+    params = init_params(rng, **net)
     running, grads = initial_statistics(params), zeros_like(params)
     click.echo(
         f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
@@ -827,7 +829,7 @@ def main(
     show_reading("after", params, *some, lr)
     net = folded(params, running if bn_stats == "running" else calibrated(params, X))
     show_losses(net, splits)
-    show_samples(words, sample(net, sample_rng, itos, samples, prefix, temperature))
+    show_samples(words, sample(net, rng, itos, samples, prefix, temperature))
     if plot:
         draw_run(plot, losses, start, ratios, params, *some)
 

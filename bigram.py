@@ -338,7 +338,8 @@ def main(
     data, order, smoothing, steps, lr, l2, seed, model, samples, prefix, temperature, plot
 ):  # fmt: skip
     """Count which character follows which, and learn the same by gradient descent."""
-    split_rng, init_rng, sample_rng = np.random.default_rng(seed).spawn(3)
+    rng = np.random.default_rng(seed)
+    split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if model == "net" and order != 2:
         raise click.UsageError("--model net needs --order 2")
     if plot:
@@ -358,7 +359,7 @@ def main(
     P, train_P = probabilities(N, smoothing), probabilities(train_N, smoothing)
     show_word(words[0], P, stoi, itos)
 
-    W = init_rng.standard_normal((len(stoi), len(stoi)))  # (V, V)
+    W = rng.standard_normal((len(stoi), len(stoi)))  # (V, V)
     if order == 2:
         losses = show_training(W, N, steps, lr, l2)
         show_agreement(N, W, l2, losses)
@@ -366,7 +367,7 @@ def main(
     rows += [("train", train_N, train_P), ("dev", dev_N, train_P), ("test", test_N, train_P)]
     show_losses(rows)
     P = P if model == "counts" else softmax(W)
-    show_samples(words, sample(P, sample_rng, itos, samples, prefix, temperature))
+    show_samples(words, sample(P, rng, itos, samples, prefix, temperature))
     if plot:
         draw_counts(plot, pairs, itos)
 

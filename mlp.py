@@ -477,9 +477,10 @@ def main(
     temperature, checkpoint, plot, gradcheck, find_lr,
 ):  # fmt: skip
     """Train a multilayer perceptron on a list of words, and make up new ones."""
-    split_rng, init_rng, sample_rng = np.random.default_rng(seed).spawn(3)
+    rng = np.random.default_rng(seed)
+    split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if gradcheck:
-        return show_gradient_check(init_rng)
+        return show_gradient_check(rng)
     if plot:
         check_plot(plot)
     words = load_words(data)
@@ -491,7 +492,7 @@ def main(
     X, Y = splits[0]
     net = {"context": context, "embedding": embedding, "hidden": hidden}
     facts = {"script": "mlp.py", "alphabet": "".join(stoi), "seed": seed} | net
-    params = init_params(init_rng, len(stoi), **net)
+    params = init_params(rng, len(stoi), **net)
     click.echo(
         f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
         f"{params.flat.size:,} parameters"
@@ -510,7 +511,7 @@ def main(
         training = train(params, X, Y, steps, batch_size, rate, seed, start)
         losses = fit(params, training, start, steps, checkpoint, facts)
     show_losses(params, splits)
-    show_samples(words, sample(params, sample_rng, itos, samples, prefix, temperature))
+    show_samples(words, sample(params, rng, itos, samples, prefix, temperature))
     if plot:
         draw_run(plot, losses, start, params, itos)
 

@@ -261,9 +261,9 @@ def test_rows_are_means_since_the_row_above():
     rows = re.findall(r"^ +(\d+) +(\d+\.\d{4})(?:   \(|   u|$)", output, re.M)
     assert [int(step) for step, _ in rows] == [1, *range(4, 41, 4)]
     words = load_words()
-    split_rng, init_rng, _ = np.random.default_rng(42).spawn(3)
-    X, Y = build_dataset(mlp.split_words(words, split_rng)[0], build_vocab(words)[0], 3)
-    params = mlp.init_params(init_rng, 27, 3, 10, 20)
+    rng = np.random.default_rng(42)
+    X, Y = build_dataset(mlp.split_words(words, rng.spawn(1)[0])[0], build_vocab(words)[0], 3)
+    params = mlp.init_params(rng, 27, 3, 10, 20)
     losses = [loss for _, loss in mlp.train(params, X, Y, 40, 32, lambda d: 0.1 * (1 - d), 42)]
     means = [losses[0], np.mean(losses[1:4]), *np.mean(np.reshape(losses[4:], (9, 4)), axis=1)]
     np.testing.assert_allclose([float(loss) for _, loss in rows], means, atol=6e-5)
