@@ -158,10 +158,10 @@ def batchnorm_forward(pre, gain, bias):
     its own to learn. The variance is divided by n = B, as in the paper; only the running averages
     for inference divide by n - 1.
     """
-    n, ones = len(pre), all_ones(len(pre), pre.dtype)  # (B,)
-    mean = ones.dot(pre) / n  # (hidden,)
+    average = constant(1 / len(pre), len(pre), pre.dtype)  # (B,); average.dot(a) is a.mean(axis=0)
+    mean = average.dot(pre)  # (hidden,)
     centred = pre - mean  # (B, hidden)
-    variance = ones.dot(centred * centred) / n  # (hidden,)
+    variance = average.dot(centred * centred)  # (hidden,)
     inv_std = 1 / np.sqrt(variance + EPSILON)  # (hidden,)
     z = centred * (gain * inv_std) + bias  # (B, hidden)
     return z, centred, inv_std, mean, variance
@@ -179,7 +179,7 @@ def batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias):
 
     with means over n = B. batchnorm_step_by_step derives the same line by line.
     """
-    n, ones = len(dz), all_ones(len(dz), dz.dtype)  # (B,)
+    n, ones = len(dz), constant(1, len(dz), dz.dtype)  # (B,)
     ones.dot(dz, out=dbias)
     ones.dot(dz * centred, out=dgain)
     dgain *= inv_std
@@ -244,7 +244,7 @@ def backward(params, X, h, memory, dlogits, grads):
 
     -> the gradients of h, an array for each.
     """
-    ones = all_ones(len(X), params.C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
+    ones = constant(1, len(X), params.C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
     h[-1].T.dot(dlogits, out=grads.W_out)
     ones.dot(dlogits, out=grads.b_out)
     dh = [dlogits @ params.W_out.T]  # (B, hidden), the last layer first
@@ -280,7 +280,7 @@ def cross_entropy(logits, Y):
     onehot = one_hot(Y, V, logits.dtype)  # (B, V)
     logits -= logits.max(axis=1, keepdims=True)
     counts = np.exp(logits)  # (B, V)
-    total = counts.dot(all_ones(V, logits.dtype))  # (B,)
+    total = counts.dot(constant(1, V, logits.dtype))  # (B,)
     loss = (np.log(total).sum() - np.vdot(logits, onehot)) / B
     probs = counts / total[:, None]  # (B, V)
     dlogits = (probs - onehot) / B  # (B, V)
@@ -300,8 +300,8 @@ def identity(vocab, dtype):
 
 
 @cache
-def all_ones(n, dtype):
-    return np.ones(n, dtype)
+def constant(value, n, dtype):
+    return np.full(n, value, dtype)
 
 
 def loss_and_gradients(params, X, Y, grads=None, statistics=None):
@@ -352,17 +352,20 @@ def train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_de
     gradient descent, weight decay is the same as a penalty of weight_decay / 2 * sum(theta^2).
     """
     theta, update, statistics = params.flat, grads.flat, np.zeros_like(running)
-    unbiased = np.array([[1], [batch_size / max(1, batch_size - 1)]], running.dtype)  # n / (n - 1)
+    unbiased = batch_size / max(1, batch_size - 1)  # the variance over n - 1, not n
+    newest = np.array([[MOMENTUM], [MOMENTUM * unbiased]], running.dtype)  # (2, 1)
     batches = minibatches(seed, len(X), batch_size, start)
     for step, batch in zip(range(start, steps), batches):
         x, y = X.take(batch, axis=0), Y.take(batch)  # (B, context), (B,)
         loss, _ = loss_and_gradients(params, x, y, grads, statistics)
         lr = rate(step / steps)
         update *= lr
-        theta *= 1 - lr * weight_decay
+        if weight_decay:
+            theta *= 1 - lr * weight_decay
         theta -= update
         if params.gain:
-            running += MOMENTUM * (unbiased * statistics - running)
+            running *= 1 - MOMENTUM
+            running += newest * statistics
         yield step + 1, loss
 
 

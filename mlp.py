@@ -103,7 +103,7 @@ def forward(params, X):
 def backward(params, X, emb, h, dlogits, grads):
     """Backpropagate dlogits (B, V) to every parameter, writing the gradients into grads."""
     C, W1, b1, W2, b2 = params
-    ones = all_ones(len(X), C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
+    ones = constant(1, len(X), C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
     h.T.dot(dlogits, out=grads.W2)
     ones.dot(dlogits, out=grads.b2)
     dh = dlogits @ W2.T  # (B, hidden)
@@ -130,7 +130,7 @@ def cross_entropy(logits, Y):
     onehot = one_hot(Y, V, logits.dtype)  # (B, V)
     logits -= logits.max(axis=1, keepdims=True)
     counts = np.exp(logits)  # (B, V)
-    total = counts.dot(all_ones(V, logits.dtype))  # (B,)
+    total = counts.dot(constant(1, V, logits.dtype))  # (B,)
     loss = (np.log(total).sum() - np.vdot(logits, onehot)) / B
     probs = counts / total[:, None]  # (B, V)
     dlogits = (probs - onehot) / B  # (B, V)
@@ -150,8 +150,8 @@ def identity(vocab, dtype):
 
 
 @cache
-def all_ones(n, dtype):
-    return np.ones(n, dtype)
+def constant(value, n, dtype):
+    return np.full(n, value, dtype)
 
 
 def loss_and_gradients(params, X, Y, grads=None):

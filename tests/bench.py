@@ -2,7 +2,8 @@
 
     make bench                         all stages, beside the peers that are installed
     make bench-peers                   the same, with PyTorch, JAX and micrograd installed
-    python tests/bench.py mlp          one stage: micrograd, bigram, mlp, batchnorm, growth
+    python tests/bench.py mlp          one stage: micrograd, bigram, mlp, batchnorm
+    taskset -c 0 make bench-peers      everything on one core
 
 Both sides of a row do the same work from the same weights in one process, in turn, several times;
 the row shows the median of each and the median of their ratios. One thread each. Before anything
@@ -16,12 +17,15 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 import gc
+import math
 import platform
+import random
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -36,20 +40,24 @@ import micrograd
 import mlp
 from common import build_dataset, build_vocab, load_words, split_words
 
-REPEATS = 7
-UNITS = {"s": 1, "ms": 1e3, "µs": 1e6}
+UNITS = {"ms": 1e3, "µs": 1e6}
 
 
-def in_turn(ours, theirs, repeats=REPEATS):
-    """Call both, which return seconds, in turn -> (median of ours, of theirs, of theirs / ours)."""
+def row(measure, theirs, ours, unit, repeats=9):
+    """Call both, which return seconds, in turn, and print the medians and that of theirs / ours."""
 
     def alone(side):
         gc.collect()  # what the other side left behind is no work of this one
         return side()
 
-    times = [(alone(ours), alone(theirs)) for _ in range(repeats)]
-    a, b = zip(*times)
-    return median(a), median(b), median(y / x for x, y in times)
+    pairs = [(alone(theirs), alone(ours)) for _ in range(repeats)]
+    a, b = (median(side) * UNITS[unit] for side in zip(*pairs))
+    ratio = median(a / b for a, b in pairs)
+    print(f"{measure:45}{a:10.1f}{b:9.1f} {unit}{ratio:10.2f}", flush=True)
+
+
+def line(measure, text):
+    print(f"{measure:45}{text}", flush=True)
 
 
 def timed(function, *arguments, calls=1):
@@ -64,29 +72,17 @@ def timed(function, *arguments, calls=1):
     return run
 
 
-def row(measure, ours, theirs, unit, ratio, target, reached):
-    scale = UNITS[unit]
-    print(
-        f"{measure:44} {ours * scale:8.1f} {theirs * scale:9.1f} {unit:2} {ratio:7.2f}"
-        f"  {target:11} {'reached' if reached else 'MISSED'}",
-        flush=True,
-    )
-
-
-def figure(measure, value, target, reached):
-    verdict = "reached" if reached else "MISSED"
-    print(f"{measure:44} {value:8.4g} {'':20}  {target:11} {verdict}", flush=True)
-
-
-def missing(measure, package):
-    print(f"{measure:44} not measured: pip install {package}", flush=True)
+def installed(package, measure):
+    if not find_spec(package):
+        line(measure, f"not measured: pip install {package}")
+    return find_spec(package)
 
 
 def names():
     words = load_words()
     stoi, itos = build_vocab(words)
-    splits = split_words(words, np.random.default_rng(0))
-    return words, stoi, itos, [build_dataset(split, stoi, 3) for split in splits]
+    train, _, _ = split_words(words, np.random.default_rng(0))
+    return words, stoi, itos, build_dataset(train, stoi, 3)
 
 
 def peak_memory(program, *arguments):
@@ -109,8 +105,96 @@ def peak_memory(program, *arguments):
 # -------------------------------------------------------------------------------------- micrograd
 
 
+class Textbook:
+    """The plainest scalar engine: four slots, an operation a line, a recursive sort."""
+
+    __slots__ = ("data", "grad", "children", "slopes")
+
+    def __init__(self, data, children=(), slopes=()):
+        self.data, self.grad, self.children, self.slopes = data, 0.0, children, slopes
+
+    def __add__(self, other):
+        other = other if isinstance(other, Textbook) else Textbook(other)
+        return Textbook(self.data + other.data, (self, other), (1.0, 1.0))
+
+    def __mul__(self, other):
+        other = other if isinstance(other, Textbook) else Textbook(other)
+        return Textbook(self.data * other.data, (self, other), (other.data, self.data))
+
+    def __pow__(self, n):
+        return Textbook(self.data**n, (self,), (n * self.data ** (n - 1),))
+
+    def exp(self):
+        e = math.exp(self.data)
+        return Textbook(e, (self,), (e,))
+
+    def log(self):
+        return Textbook(math.log(self.data), (self,), (1 / self.data,))
+
+    def relu(self):
+        return Textbook(max(0.0, self.data), (self,), (float(self.data > 0),))
+
+    def __neg__(self):
+        return self * -1.0
+
+    def __sub__(self, other):
+        return self + (-other)
+
+    def __truediv__(self, other):
+        return self * other**-1
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def sort(self, order, seen):
+        if self not in seen:
+            seen.add(self)
+            for child in self.children:
+                child.sort(order, seen)
+            order.append(self)
+        return order
+
+    def backward(self):
+        self.grad = 1.0
+        for node in reversed(self.sort([], set())):
+            for child, slope in zip(node.children, node.slopes):
+                child.grad += slope * node.grad
+
+
+def classifier_step(cls, nin=16, hidden=32, classes=10, examples=60):
+    """A training step of a softmax classifier in plain expressions, 100,000 nodes."""
+    rng = random.Random(0)
+    W1 = [[cls(rng.gauss(0, 0.3)) for _ in range(nin)] for _ in range(hidden)]
+    W2 = [[cls(rng.gauss(0, 0.3)) for _ in range(hidden)] for _ in range(classes)]
+    X = [[rng.gauss(0, 1) for _ in range(nin)] for _ in range(examples)]
+    Y = [rng.randrange(classes) for _ in range(examples)]
+    parameters = sum(W1 + W2, [])
+
+    def step():
+        losses = []
+        for x, y in zip(X, Y):
+            h = [sum(w * each for w, each in zip(row, x)).relu() for row in W1]
+            logits = [sum(w * each for w, each in zip(row, h)) for row in W2]
+            largest = max(logit.data for logit in logits)
+            counts = [(logit - largest).exp() for logit in logits]
+            losses.append(-(counts[y] / sum(counts)).log())
+        loss = sum(losses) / examples
+        for p in parameters:
+            p.grad = 0.0
+        loss.backward()
+        for p in parameters:
+            p.data -= 0.1 * p.grad
+        return loss.data
+
+    return step
+
+
 def our_moons_step(model, X, y, batch, lr=0.1):
-    loss = micrograd.margin_loss(model, X, y, batch)
+    if batch:
+        loss = micrograd.margin_loss(model, X, y)
+    else:
+        losses = [(1 - t * model(x)).relu() for x, t in zip(X.tolist(), y.tolist())]
+        p = model.parameters()
+        loss = sum(losses) / len(losses) + 1e-4 * micrograd.dot(p, p, micrograd.Value(0.0))
     model.zero_grad()
     loss.backward()
     for p in model.parameters():
@@ -143,12 +227,20 @@ def original_micrograd():
 
 
 def bench_micrograd():
+    theirs, ours = classifier_step(Textbook), classifier_step(micrograd.Value)
+    for _ in range(2):
+        assert abs(theirs() - ours()) < 1e-12
+    row("micrograd: textbook engine, plain expressions", timed(theirs), timed(ours), "ms")
+    gc.disable()
+    row("    the same without garbage collector", timed(theirs), timed(ours), "ms")
+    gc.enable()
+
     X, y = micrograd.make_moons(np.random.default_rng(0))
     nn = original_micrograd()
-    for name, batch, target, equal in (("scalars", False, 40, 1e-12), ("batch", True, 400, 1e-9)):
-        measure = f"micrograd: the original / ours, {name}"
+    for name, batch, equal in (("numbers", False, 1e-12), ("batch", True, 1e-9)):
+        measure = f"micrograd: the original, moons, {name}"
         if nn is None:
-            missing(measure, "micrograd")
+            line(measure, "not measured: pip install micrograd")
             continue
         ours = micrograd.MLP(2, [16, 16, 1], "relu", "linear", np.random.default_rng(0))
         theirs = nn.MLP(2, [16, 16, 1])
@@ -158,35 +250,26 @@ def bench_micrograd():
             a = our_moons_step(ours, X, y, batch)
             b = original_moons_step(theirs, nn.Value, X, y)
             assert abs(a - b) < equal, (a, b)
-        a, b, ratio = in_turn(
-            timed(our_moons_step, ours, X, y, batch, calls=50),
+        row(
+            measure,
             timed(original_moons_step, theirs, nn.Value, X, y, calls=3),
+            timed(our_moons_step, ours, X, y, batch, calls=50),
+            "ms",
             5,
         )
-        row(measure, a, b, "ms", ratio, f">= {target}", ratio >= target)
-    for length in (10_000, 100_000, 1_000_000):
-        code = (
-            "import micrograd, time; t = time.perf_counter(); v = w = micrograd.Value(0.0)\n"
-            f"for _ in range({length}): v = v + w\n"
-            f"v.backward(); assert w.grad == {length} + 1\n"
-            f"print((time.perf_counter() - t) / {length} * 1e6)"
-        )
-        base, (output, peak) = peak_memory("import micrograd")[1], peak_memory(code)
-        size = (peak - base) * 2**20 / length
-        text = f"{float(output):8.2f} µs and {size:.0f} bytes a node"
-        print(f"{f'micrograd: a chain of {length:,} additions':44} {text:32}  < 500 bytes")
+    code = (
+        "import gc, micrograd, time; gc.disable(); t = time.perf_counter()\n"
+        "v = w = micrograd.Value(0.0)\n"
+        "for _ in range(1_000_000): v = v + w\n"
+        "v.backward(); print(time.perf_counter() - t)"
+    )
+    base, (output, peak) = peak_memory("import micrograd")[1], peak_memory(code)
+    size = (peak - base) * 2**20 / 1e6
+    text = f"{float(output):.2f} µs and {size:.0f} bytes per addition"
+    line("micrograd: a chain of 1,000,000 additions", text)
 
 
 # ----------------------------------------------------------------------------------------- bigram
-
-
-def count_by_loops(words, stoi):
-    N = np.zeros((len(stoi), len(stoi)), int)
-    for word in words:
-        padded = "." + word + "."
-        for first, second in zip(padded, padded[1:]):
-            N[stoi[first], stoi[second]] += 1
-    return N
 
 
 def torch_bigram_step(X, Y, start):
@@ -222,39 +305,26 @@ def sample_by_choice(P, rng, itos, number):
 
 
 def bench_bigram():
-    words, stoi, itos, parts = names()
+    words, stoi, itos, _ = names()
     N = bigram.count(words, stoi)
-    assert np.array_equal(N, count_by_loops(words, stoi))
-    ours, theirs = timed(bigram.count, words, stoi, calls=9), timed(count_by_loops, words, stoi)
-    a, b, ratio = in_turn(ours, theirs)
-    row("bigram: the double loop / count", a, b, "ms", ratio, ">= 30", ratio >= 30)
-
-    measure, start = "bigram: PyTorch / a full-batch step", np.random.default_rng(0)
-    if find_spec("torch"):
-        W = start.standard_normal((27, 27))
+    measure = "bigram: PyTorch, a full-batch step"
+    if installed("torch", measure):
+        W = np.random.default_rng(0).standard_normal((27, 27))
         theirs, ours = torch_bigram_step(*build_dataset(words, stoi, 1), W), W.copy()
         ((_, loss),) = bigram.train(ours.copy(), N, 1, 50.0)
         assert abs(theirs() - loss) < 1e-5
-        a, b, ratio = in_turn(
-            timed(lambda: [None for _ in bigram.train(ours, N, 500, 50.0)]), timed(theirs)
-        )
-        row(measure, a / 500, b, "µs", ratio * 500, ">= 500", ratio * 500 >= 500)
-    else:
-        missing(measure, "torch")
 
-    P = bigram.probabilities(N, 0)
-    rng = np.random.default_rng(0)
-    a, b, ratio = in_turn(
-        timed(bigram.sample, P, rng, itos, 100_000),
-        timed(sample_by_choice, P, rng, itos, 2_000),
-        3,
-    )
-    ratio *= 50
-    row("bigram: rng.choice / 100,000 samples", a, b * 50, "ms", ratio, ">= 30", ratio >= 30)
+        def our_step():
+            began = time.perf_counter()
+            for _ in bigram.train(ours, N, 500, 50.0):
+                pass
+            return (time.perf_counter() - began) / 500
 
-    output, _ = peak_memory("bigram.py", "--order", "4", "--smoothing", "auto", "--samples", "0")
-    dev = float(output.split("\ndev")[1].split()[0])
-    figure("bigram: dev loss of 4-grams", dev, "<= 2.13", dev <= 2.13)
+        row(measure, timed(theirs), our_step, "µs")
+    P, rng = bigram.probabilities(N, 0), np.random.default_rng(0)
+    theirs = timed(sample_by_choice, P, rng, itos, 2_000)
+    ours = timed(bigram.sample, P, rng, itos, 100_000)
+    row("bigram: rng.choice, 100,000 samples", lambda: 50 * theirs(), ours, "ms", 3)
 
 
 # -------------------------------------------------------------------------------------------- mlp
@@ -264,11 +334,11 @@ SIZES = (27, 3, 10, 200)
 
 
 def our_steps(X, Y):
-    params, rng = mlp.init_params(np.random.default_rng(0), *SIZES), np.random.default_rng(1)
+    params, seeds = mlp.init_params(np.random.default_rng(0), *SIZES), count()
 
     def run():
         began = time.perf_counter()
-        for _ in mlp.train(params, X, Y, rng, STEPS, BATCH, lambda done: 0.1):
+        for _ in mlp.train(params, X, Y, STEPS, BATCH, lambda done: 0.1, next(seeds)):
             pass
         return (time.perf_counter() - began) / STEPS
 
@@ -343,16 +413,6 @@ def jax_steps(X, Y):
     return run, float(loss_of(params, X[:BATCH], Y[:BATCH]))
 
 
-def direct_loss(params, X, Y, size=4096):
-    total = 0.0
-    for first in range(0, len(X), size):
-        logits = mlp.forward(params, X[first : first + size])[-1]
-        logits -= logits.max(axis=1, keepdims=True)
-        log_probs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        total -= log_probs[np.arange(len(logits)), Y[first : first + size]].sum(dtype=float)
-    return total / len(X)
-
-
 def textbook_dataset(words, stoi, context=3):
     X, Y = [], []
     for word in words:
@@ -372,65 +432,45 @@ def process(*command):
 
 
 def bench_mlp():
-    words, stoi, _, parts = names()
-    X, Y = parts[0]
+    words, stoi, _, (X, Y) = names()
     ours = our_steps(X, Y)
     params = mlp.init_params(np.random.default_rng(0), *SIZES)
     loss, _ = mlp.loss_and_gradients(params, X[:BATCH], Y[:BATCH])
-
-    a, b, ratio = in_turn(ours, six_products(), 15)
-    row("mlp: a step / its six matrix products", a, b, "µs", 1 / ratio, "<= 2.5", 1 / ratio <= 2.5)
-    for name, package, peer, target in [
-        ("PyTorch eager", "torch", torch_steps, 4),
-        ("JAX jit scan", "jax", jax_steps, 1),
-    ]:
-        measure = f"mlp: {name} / a step"
-        if not find_spec(package):
-            missing(measure, package)
-            continue
-        theirs, their_loss = peer(X, Y)
-        assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
-        a, b, ratio = in_turn(ours, theirs)
-        row(measure, a, b, "µs", ratio, f">= {target}", ratio >= target)
-
-    def all_splits(evaluate):
-        return [evaluate(params, *part) for part in parts]
-
-    assert np.allclose(all_splits(mlp.evaluate), all_splits(direct_loss), rtol=0, atol=1e-5)
-    a, b, ratio = in_turn(timed(all_splits, mlp.evaluate), timed(all_splits, direct_loss))
-    row("mlp: evaluating directly / by contexts", a, b, "ms", ratio, ">= 10", ratio >= 10)
-
+    row("mlp: the six matrix products, a step", six_products(), ours, "µs", 15)
+    for name, package, peer in (("PyTorch", "torch", torch_steps), ("JAX", "jax", jax_steps)):
+        if installed(package, f"mlp: {name}, a step"):
+            theirs, their_loss = peer(X, Y)
+            assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
+            row(f"mlp: {name}, a step", theirs, ours, "µs")
     for x, y in zip(build_dataset(words, stoi, 3), textbook_dataset(words, stoi)):
         assert np.array_equal(x, y)
-    a, b, ratio = in_turn(
-        timed(build_dataset, words, stoi, 3), timed(textbook_dataset, words, stoi)
+    row(
+        "common: a loop over characters, all examples",
+        timed(textbook_dataset, words, stoi),
+        timed(build_dataset, words, stoi, 3),
+        "ms",
     )
-    row("common: the textbook loop / build_dataset", a, b, "ms", ratio, ">= 20", ratio >= 20)
-
-    a, b, ratio = in_turn(
-        lambda: process(sys.executable, "mlp.py", "--help"),
+    row(
+        "mlp: import numpy, click; ours: mlp.py --help",
         lambda: process(sys.executable, "-c", "import numpy, click"),
-        11,
+        lambda: process(sys.executable, "mlp.py", "--help"),
+        "ms",
     )
-    row("mlp: --help / import numpy, click", a, b, "ms", 1 / ratio, "<= 1.3", 1 / ratio <= 1.3)
-
     _, peak = peak_memory("mlp.py", "--steps", "50000")
-    figure("mlp: memory of --steps 50000, MB", peak, "< 150", peak < 150)
-    output, _ = peak_memory("mlp.py")
-    dev = float(output.split("\ndev")[1].split()[0])
-    figure("mlp: dev loss of 200,000 steps, defaults", dev, "<= 2.19", dev <= 2.19)
+    line("mlp: peak memory of --steps 50000", f"{peak:.0f} MB")
 
 
 # -------------------------------------------------------------------------------------- batchnorm
 
 
 def our_deep_steps(X, Y, sizes, options, steps=500):
-    params = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
-    running, rng = batchnorm.fresh_statistics(params), np.random.default_rng(1)
+    params, seeds = batchnorm.init_params(np.random.default_rng(0), *sizes, **options), count()
+    running, grads = batchnorm.initial_statistics(params), batchnorm.zeros_like(params)
+    net = params, running, grads, X, Y
 
     def run():
         began = time.perf_counter()
-        for _ in batchnorm.train(params, X, Y, rng, steps, BATCH, lambda done: 0.1, running):
+        for _ in batchnorm.train(*net, steps, BATCH, lambda done: 0.1, next(seeds)):
             pass
         return (time.perf_counter() - began) / steps
 
@@ -480,60 +520,19 @@ def torch_deep_steps(X, Y, sizes, options, steps=300):
 
 def bench_batchnorm():
     words, stoi, _, _ = names()
-    for name, sizes, options, target in (
-        ("1 layer of 200, context 3", (27, 3, 10, 200), {}, 3.5),
-        ("4 residual of 100, context 8", (27, 8, 16, 100), dict(layers=4, residual=True), 2.5),
+    for name, sizes, options in (
+        ("1 x 200, context 3", (27, 3, 10, 200), {}),
+        ("4 residual x 100, context 8", (27, 8, 16, 100), dict(layers=4, residual=True)),
     ):
-        measure = f"batchnorm: PyTorch / {name}"
+        measure = f"batchnorm: PyTorch, {name}"
         X, Y = build_dataset(words, stoi, sizes[1])
-        ours = our_deep_steps(X, Y, sizes, options)
-        if not find_spec("torch"):
-            missing(measure, "torch")
+        if not installed("torch", measure):
             continue
         params = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
         loss, _ = batchnorm.loss_and_gradients(params, X[:BATCH], Y[:BATCH])
         theirs, their_loss = torch_deep_steps(X, Y, sizes, options)
         assert abs(their_loss - loss) < 1e-4, (their_loss, loss)
-        a, b, ratio = in_turn(ours, theirs)
-        row(measure, a, b, "µs", ratio, f">= {target}", ratio >= target)
-    output, _ = peak_memory("batchnorm.py", "--samples", "0")
-    dev = float(output.split("\ndev")[1].split()[0])
-    figure("batchnorm: dev loss of 200,000 steps", dev, "<= 2.105", dev <= 2.105)
-
-
-# ----------------------------------------------------------------------------------------- growth
-
-
-def bench_growth():
-    """How time and memory grow with the batch, the net and the data."""
-    words, stoi, _, parts = names()
-    X, Y = parts[0]
-    for batch, hidden in ((32, 200), (256, 200), (4096, 200), (32, 400), (32, 1600)):
-        params = mlp.init_params(np.random.default_rng(0), 27, 3, 10, hidden)
-        params.W2[:] *= 0.01  # else probabilities of 1e-40, on which processors are slow
-        grads, rows = mlp.zeros_like(params), np.arange(batch)
-        step = timed(mlp.loss_and_gradients, params, X[rows], Y[rows], grads, calls=20)
-        seconds = median(step() for _ in range(REPEATS))
-        text = f"{seconds * 1e6:8.0f} µs, {seconds / batch * 1e6:.2f} µs an example"
-        print(f"{f'growth: gradients, batch {batch:,}, hidden {hidden:,}':44} {text}", flush=True)
-    for number in (30_000, 300_000, 3_000_000, 10_000_000):
-        code = (
-            "import numpy as np, tempfile, time, common\n"
-            "names = np.array(common.load_words()); rng = np.random.default_rng(0)\n"
-            "file = tempfile.NamedTemporaryFile('w', suffix='.txt')\n"
-            f"for first in range(0, {number}, 100_000):\n"
-            "    a, b = (names[rng.integers(len(names), size=100_000)] for _ in 'ab')\n"
-            "    pairs = (x[:4] + y[-3:] for x, y in zip(a, b))\n"
-            f"    lines = [next(pairs) for _ in range(min(100_000, {number} - first))]\n"
-            "    file.write('\\n'.join(lines) + '\\n')\n"
-            "file.flush(); del names; t = time.perf_counter()\n"
-            "words = common.load_words(file.name); stoi, _ = common.build_vocab(words)\n"
-            "X, Y = common.build_dataset(words, stoi, 3); print(time.perf_counter() - t, X.nbytes)"
-        )
-        output, peak = peak_memory(code)
-        seconds, size = map(float, output.split())
-        text = f"{seconds:8.2f} s, {peak:.0f} MB resident, {size / 2**20:.0f} MB of contexts"
-        print(f"{f'growth: load and build {number:,} words':44} {text}", flush=True)
+        row(measure, theirs, our_deep_steps(X, Y, sizes, options), "µs")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -547,24 +546,16 @@ def processor():
         return platform.processor() or platform.machine()
 
 
-def installed(package):
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return f"no {package}"
-
-
 STAGES = {
     "micrograd": bench_micrograd,
     "bigram": bench_bigram,
     "mlp": bench_mlp,
     "batchnorm": bench_batchnorm,
-    "growth": bench_growth,
 }
 
 if __name__ == "__main__":
-    packages = ", ".join(map(installed, ("numpy", "torch", "jax")))
-    print(f"{processor()}, Python {platform.python_version()}, {packages}")
-    print(f"{'measure':44} {'ours':>8} {'theirs':>9}    {'ratio':>7}  target")
+    packages = [f"{name} {version(name)}" for name in ("numpy", "torch", "jax") if find_spec(name)]
+    print(f"{processor()}, Python {platform.python_version()}, {', '.join(packages)}")
+    print(f"{'measure':45}{'theirs':>10}{'ours':>9}    theirs/ours")
     for stage in sys.argv[1:] or STAGES:
         STAGES[stage]()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BEST = "--layers 5 --residual --context 8 --embedding 16 --hidden 100 --lr 0.2 --steps 200000"
+BEST = "--layers 4 --residual --context 8 --embedding 16 --hidden 128 --lr 0.2 --weight-decay 1e-4"
 RUNGS = [
     ("bigram", "bigram.py --smoothing auto"),
     ("trigram", "bigram.py --order 3 --smoothing auto"),
