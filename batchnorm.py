@@ -591,11 +591,9 @@ def restore(path, params, running, facts):
     with open(path, "rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
-            saved = dict(json.loads(archive["facts"].item()))
+            saved, step = json.loads(archive["facts"].item()), int(archive["step"])
+            assert step >= 0
             different = [name for name in facts if saved.get(name) != facts[name]]
-            step = int(archive["step"])
-            if step < 0:
-                raise ValueError("negative step")
             if not different:
                 np.copyto(params.flat, archive["theta"], casting="no")
                 np.copyto(running, archive["running"], casting="no")
@@ -797,8 +795,7 @@ def main(
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
-        message = f"no word has the character {min(unknown)!r}"
-        raise click.BadParameter(message, param_hint="--prefix")
+        raise click.BadParameter(f"no word has {min(unknown)!r}", param_hint="--prefix")
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
     net = {"context": context, "embedding": embedding, "hidden": hidden, "layers": layers}

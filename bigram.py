@@ -347,8 +347,7 @@ def main(
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
-        message = f"no word has the character {min(unknown)!r}"
-        raise click.BadParameter(message, param_hint="--prefix")
+        raise click.BadParameter(f"no word has {min(unknown)!r}", param_hint="--prefix")
     N = count(words, stoi, order)
     train_N, dev_N, test_N = (count(part, stoi, order) for part in split_words(words, split_rng))
     click.echo(f"{len(words):,} words, {len(stoi)} characters, {N.sum():,} runs of {order}")

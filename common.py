@@ -56,7 +56,7 @@ def split_words(words, rng):
     Raises click.ClickException if that leaves one of them empty.
     """
     if len(words) < 6:
-        raise click.ClickException(f"the data has {len(words)} words: at least 6 are needed")
+        raise click.ClickException(f"at least 6 words are needed for a split: {len(words)} given")
     shuffled = [words[i] for i in rng.permutation(len(words))]
     first, second = int(0.8 * len(words)), int(0.9 * len(words))
     return shuffled[:first], shuffled[first:second], shuffled[second:]

@@ -34,6 +34,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from test_common import textbook_dataset
+
 import batchnorm
 import bigram
 import micrograd
@@ -85,21 +87,13 @@ def names():
     return words, stoi, itos, build_dataset(train, stoi, 3)
 
 
-def peak_memory(program, *arguments):
-    """Run a script, or a line of code, in a process of its own -> (stdout, peak resident MB)."""
-    code = (
-        "import runpy, sys\n"
-        "sys.argv = sys.argv[1:]\n"
-        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit: pass\n"
-    )
-    command = [code, program, *arguments] if program.endswith(".py") else [program]
-    command[0] += "\nimport sys; print(open('/proc/self/status').read(), file=sys.stderr)"
-    process = subprocess.run(
-        [sys.executable, "-c", *command], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    peak = next(line for line in process.stderr.splitlines() if line.startswith("VmHWM"))
-    return process.stdout, int(peak.split()[1]) / 1024
+def peak_memory(code):
+    """Run Python code in a process of its own -> (lines of stdout, peak resident MB)."""
+    code += "\nprint(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
+    command = [sys.executable, "-c", code]
+    output = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    *lines, peak = output.splitlines()
+    return lines, int(peak) / 1024
 
 
 # -------------------------------------------------------------------------------------- micrograd
@@ -263,9 +257,9 @@ def bench_micrograd():
         "for _ in range(1_000_000): v = v + w\n"
         "v.backward(); print(time.perf_counter() - t)"
     )
-    base, (output, peak) = peak_memory("import micrograd")[1], peak_memory(code)
+    (_, base), ((seconds,), peak) = peak_memory("import micrograd"), peak_memory(code)
     size = (peak - base) * 2**20 / 1e6
-    text = f"{float(output):.2f} µs and {size:.0f} bytes per addition"
+    text = f"{float(seconds):.2f} µs and {size:.0f} bytes per addition"
     line("micrograd: a chain of 1,000,000 additions", text)
 
 
@@ -413,17 +407,6 @@ def jax_steps(X, Y):
     return run, float(loss_of(params, X[:BATCH], Y[:BATCH]))
 
 
-def textbook_dataset(words, stoi, context=3):
-    X, Y = [], []
-    for word in words:
-        window = [0] * context
-        for character in word + ".":
-            X.append(window)
-            Y.append(stoi[character])
-            window = window[1:] + [stoi[character]]
-    return np.array(X), np.array(Y)
-
-
 def process(*command):
     """Seconds of a whole process."""
     began = time.perf_counter()
@@ -442,11 +425,11 @@ def bench_mlp():
             theirs, their_loss = peer(X, Y)
             assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
             row(f"mlp: {name}, a step", theirs, ours, "µs")
-    for x, y in zip(build_dataset(words, stoi, 3), textbook_dataset(words, stoi)):
+    for x, y in zip(build_dataset(words, stoi, 3), textbook_dataset(words, stoi, 3)):
         assert np.array_equal(x, y)
     row(
         "common: a loop over characters, all examples",
-        timed(textbook_dataset, words, stoi),
+        timed(textbook_dataset, words, stoi, 3),
         timed(build_dataset, words, stoi, 3),
         "ms",
     )
@@ -456,7 +439,7 @@ def bench_mlp():
         lambda: process(sys.executable, "mlp.py", "--help"),
         "ms",
     )
-    _, peak = peak_memory("mlp.py", "--steps", "50000")
+    _, peak = peak_memory("import mlp; mlp.main(['--steps', '50000'], standalone_mode=False)")
     line("mlp: peak memory of --steps 50000", f"{peak:.0f} MB")
 
 

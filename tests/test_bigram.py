@@ -291,7 +291,7 @@ def test_errors_print_one_line(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("anna\n")
     for arguments, message in [
-        (["--data", path], "at least 6 are needed"),
+        (["--data", path], "at least 6 words are needed"),
         (["--order", 20], "--order 20 needs 27^20 counts: at most 33,554,432 fit"),
     ]:
         result = invoke(*arguments)

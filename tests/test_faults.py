@@ -59,7 +59,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_bits_of_one_that_is_
         while not path.exists() or path.stat().st_mtime_ns == before:
             assert process.poll() is None, (SEED, steps)
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.2))
+        time.sleep(rng.uniform(0, 0.15))
         process.kill()
         process.wait()
         steps.append(int(contents(path)["step"]))

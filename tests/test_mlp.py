@@ -344,7 +344,7 @@ def test_data_that_cannot_be_used_is_named(tmp_path):
         (b"", f"{path}: no words"),
         (b"anna\n\xff\n", f"{path}, line 2: not UTF-8"),
         (b"a.b\n", f"{path}, line 1: a word cannot contain '.'"),
-        (b"anna\n", "the data has 1 words: at least 6 are needed"),
+        (b"anna\n", "at least 6 words are needed for a split: 1 given"),
     ]:
         path.write_bytes(content)
         assert message in error_of("--data", path)
@@ -406,19 +406,19 @@ def test_more_steps_go_on_from_the_checkpoint_with_the_bits_of_a_run_that_never_
 
 def test_ctrl_c_shows_what_has_been_learnt_and_the_same_command_goes_on(tmp_path):
     path = tmp_path / "m.npz"
-    arguments = list(map(str, ["--steps", 60_000, *SMALL, "--checkpoint", path]))
+    arguments = list(map(str, ["--steps", 30_000, *SMALL, "--checkpoint", path]))
     command = [sys.executable, SCRIPT, *arguments]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen(command, **pipes)
-    while not process.stdout.readline().startswith("   6,000"):
+    while not process.stdout.readline().startswith("   3,000"):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 0 and errors == ""
     assert list(table(output)) == ["train", "dev", "test"] and len(output.splitlines()[-3:]) == 3
     done = int(re.search(r"^([\d,]+) steps in", output, re.M)[1].replace(",", ""))
-    assert 6_000 <= done < 60_000 and contents(path)[1] < 60_000
-    assert invoke(*arguments).exit_code == 0 and contents(path)[1] == 60_000
+    assert 3_000 <= done < 30_000 and contents(path)[1] < 30_000
+    assert invoke(*arguments).exit_code == 0 and contents(path)[1] == 30_000
 
 
 def test_a_diverging_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
