@@ -1,11 +1,12 @@
 #!/usr/bin/env -S uv run --script
 """Stage 4: start the net right, normalise it, make it deep, and look inside while it trains.
 
-Stage 3 starts out far too confident, with most of its tanh units saturated, where they pass hardly
-any gradient. Here each repair of the lecture "Building makemore, part 3" is an option of its own:
-initialisation (He et al. 2015, "Delving Deep into Rectifiers"), Batch Normalisation (Ioffe and
-Szegedy 2015), and depth with residual connections (He et al. 2015, "Deep Residual Learning"). For
-a batch of B contexts X with the targets Y and an alphabet of V characters, the forward pass is
+The net of stage 3 starts out far too confident, with most of its tanh units saturated, where they
+pass hardly any gradient. Here each repair of the lecture "Building makemore, part 3" is an option
+of its own: initialisation (He et al. 2015, "Delving Deep into Rectifiers"), Batch Normalisation
+(Ioffe and Szegedy 2015), and depth with residual connections (He et al. 2015, "Deep Residual
+Learning").
+For a batch of B contexts X with the targets Y and an alphabet of V characters, the forward pass is
 
     h = C[X]                                    (B, context * embedding)
     for each layer:
@@ -24,7 +25,8 @@ Without BatchNorm, z = pre + bias. The backward pass reverses it, where dx is th
         dz   = dh * (1 - tanh(z)^2)
         dpre = see batchnorm_backward           or dz without BatchNorm
         dW   = h.T @ dpre                       with the h that went into the layer
-        dh   = dpre @ W.T                       [+ dh, if residual]
+        dbias = sum(dz)                         dgain = sum(dz * (pre - mean) / std)
+        dh   = dpre @ W.T                       [+ dh, down to the second layer, if residual]
     dC = one_hot(X).T @ dh
 
     python batchnorm.py --steps 50000                   train, with instruments before and after
@@ -59,8 +61,8 @@ from common import NAMES, build_dataset, build_vocab, load_words, split_words
 class Params(NamedTuple):
     """The parameters of the net, or their gradients: views into one flat vector.
 
-    W, gain and bias are tuples with an array for each layer. The last two fields are no parameters:
-    they say how the layers are put together.
+    W, gain and bias are tuples with an array for each layer. The last two fields are not
+    parameters: they say how the layers are put together.
     """
 
     C: np.ndarray  # (V, embedding), a row for each character
@@ -106,7 +108,7 @@ def init_params(
     """Every parameter drawn from N(0, 1), then scaled -> Params. `init` names how:
 
     naive         as drawn: the logits have a standard deviation of sqrt(hidden), so that the net is
-                  confident and wrong, and its loss starts at about 8 ln V
+                  confident and wrong: with 200 hidden units its loss starts at about 8 ln V
     small-logits  W_out * 0.01, b_out = 0: all logits are near 0, and the loss starts at ln V
     scaled        also W * 0.2 and bias * 0.01: sums of context * embedding = 30 products with a
                   standard deviation of 1 instead of 5.5, so that tanh is not saturated
@@ -223,7 +225,8 @@ def forward(params, X, statistics=None):
     backward. The mean and variance of each unit are written into `statistics` (layers, 2, hidden)
     if given.
     """
-    h, memory = [params.C.take(X, axis=0).reshape(len(X), -1)], []  # (B, context * embedding)
+    emb = params.C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
+    h, memory = [emb], []
     for i, (W, bias) in enumerate(zip(params.W, params.bias)):
         pre, kept = h[i] @ W, ()  # (B, hidden)
         if params.gain:
@@ -289,7 +292,7 @@ def cross_entropy(logits, Y):
 
 def one_hot(tokens, vocab, dtype):
     """Tokens (N,) -> (N, vocab) with a single 1 in each row."""
-    if vocab > 1024:  # too many rows to keep
+    if vocab > 1024:  # an identity matrix too large to keep
         return (tokens[:, None] == np.arange(vocab)).astype(dtype)
     return identity(vocab, dtype).take(tokens, axis=0)
 
@@ -333,10 +336,10 @@ MOMENTUM = 0.001  # weight of the newest batch in the running averages, as in th
 
 
 def minibatches(seed, examples, batch_size, start=0):
-    """Yield the row numbers (B,) of the minibatch of each step from `start` on, without end.
+    """Yield the row numbers (B,) of the minibatch of each step from `start` on, endlessly.
 
-    Each thousand steps have their own generator, seeded with [seed, thousand]: a step gets the
-    same minibatch wherever training started.
+    Every thousand steps have a generator of their own, seeded with [seed, thousand]: a step gets
+    the same minibatch wherever training started.
     """
     for thousand in count(start // 1000):
         rng = np.random.default_rng([seed, thousand])
@@ -370,14 +373,14 @@ def train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_de
 
 
 def initial_statistics(params):
-    """Mean 0 and variance 1 for each unit -> (layers, 2, hidden)."""
+    """Mean 0 and variance 1 for each unit -> (layers, 2, hidden), empty without BatchNorm."""
     statistics = np.zeros((len(params.gain), 2, len(params.W_out)), params.C.dtype)
     statistics[:, 1] = 1
     return statistics
 
 
 def calibrated(params, X):
-    """The mean and variance of each unit over 8,192 training examples -> (layers, 2, hidden)."""
+    """The mean and variance of each unit over up to 8,192 examples -> (layers, 2, hidden)."""
     statistics = initial_statistics(params)
     forward(params, X[:8192], statistics)
     return statistics
@@ -480,12 +483,13 @@ def inspect(params, X, Y):
 
 
 def log_ratios(params, updates):
-    """log10 of std(update) / std(data) of each weight matrix -> {name: float}."""
-    named, stds = arrays(updates), {}
-    for name, array in arrays(params).items():
-        if array.ndim == 2:
-            stds[name] = max(named[name].std(), 1e-30), max(array.std(), 1e-30)
-    return {name: math.log10(update / data) for name, (update, data) in stds.items()}
+    """log10 of std(update) / std(data) of each weight matrix and of C -> {name: float}."""
+
+    def log_std(array):
+        return math.log10(max(array.std(), 1e-30))
+
+    pairs = zip(arrays(params).items(), arrays(updates).values())
+    return {name: log_std(new) - log_std(data) for (name, data), new in pairs if data.ndim == 2}
 
 
 def saturated(active, activation):
@@ -501,7 +505,7 @@ def histogram(numbers, low, high, bins=24):
 
 
 def show_reading(title, params, X, Y, lr):
-    """The outputs and the gradients of every layer for a batch, a table each."""
+    """Print two tables for a batch: the outputs and the gradients of every layer."""
     outputs, gradients, grads = inspect(params, X, Y)
     ratios = log_ratios(params, grads)
     low, high = (-1, 1) if params.activation == "tanh" else (0, 3)
@@ -511,11 +515,12 @@ def show_reading(title, params, X, Y, lr):
         stuck = saturated(active, params.activation)  # (B, hidden)
         row = f"{i:5}{active.mean():8.3f}{active.std():8.3f}{stuck.mean():11.1%}"
         click.echo(f"{row}{stuck.all(axis=0).sum():12}  {histogram(active, low, high)}")
-    click.echo(f"{title}: gradients; log10(update/data) of W should be about -3")
+    click.echo(f"{title}: gradients, and log10(update/data) of W for {len(X):,} examples at --lr")
     click.echo("layer      std  update/data  from -3 std to 3 std")
     for i, grad in enumerate(gradients, 1):
-        std, ratio = grad.std() or 1.0, ratios[f"W{i}"] + math.log10(lr)
-        click.echo(f"{i:5}{std:9.1e}{ratio:13.2f}  {histogram(grad, -3 * std, 3 * std)}")
+        std, ratio = grad.std(dtype=float), ratios[f"W{i}"] + math.log10(lr)
+        edge = 3 * std if 0 < std < math.inf else 1.0
+        click.echo(f"{i:5}{std:9.1e}{ratio:13.2f}  {histogram(grad, -edge, edge)}")
     click.echo()
 
 
@@ -523,12 +528,14 @@ def show_reading(title, params, X, Y, lr):
 
 
 def check_plot(path):
-    """Find out before training whether a picture can be drawn, and written to this path."""
+    """Fail before training, not after it, if the picture cannot be drawn or written."""
     try:
         from matplotlib.figure import Figure
 
-        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        figure = Figure()
+        figure.text(0, 0, "x")
+        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
         raise click.BadParameter(str(error), param_hint="--plot") from None
     open(path, "ab").close()
 
@@ -549,11 +556,13 @@ def draw_run(path, losses, start, ratios, params, X, Y):
 
     def distributions(axes, named, title):
         for name, numbers in named.items():
-            density, edges = np.histogram(numbers, 80, density=True)
+            finite = numbers[np.isfinite(numbers)].astype(float)
+            density, edges = np.histogram(finite, 80, density=True)
             label = f"{name}, std {numbers.std():.1e}"
             axes.plot((edges[1:] + edges[:-1]) / 2, density, label=label)
         axes.set(title=title, yticks=[])
-        axes.legend(fontsize=8)
+        if len(named) <= 12:
+            axes.legend(fontsize=8)
 
     layers = [f"layer {i}" for i in range(1, len(outs) + 1)]
     matrices = {name: grad for name, grad in arrays(dparams).items() if name[0] == "W"}
@@ -563,7 +572,8 @@ def draw_run(path, losses, start, ratios, params, X, Y):
     for name in ["C", *matrices] if ratios else []:
         updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
     updates.axhline(-3, color="black", linestyle=":", label="healthy")
-    updates.legend(fontsize=8)
+    if len(matrices) <= 12:
+        updates.legend(fontsize=8)
     updates.set(xlabel="step", ylim=(-6, 0.5), title="log10 of update / data")
     picture = np.concatenate([saturated(each[:40], params.activation) for each in outs])
     stuck.imshow(picture, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
@@ -586,7 +596,7 @@ def save(path, params, running, step, facts):
 def restore(path, params, running, facts):
     """Fill params and running from a checkpoint -> the number of steps done.
 
-    Raises click.ClickException if the file is not a checkpoint, or was made with other facts.
+    Raises click.ClickException if the file is not a checkpoint, or was made with other settings.
     """
     with open(path, "rb") as file:
         try:
@@ -601,7 +611,7 @@ def restore(path, params, running, facts):
             raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
     if different:
         name = different[0]
-        difference = f"{name} is {saved.get(name)!r} there and {facts[name]!r} here"
+        difference = f"{name} is {saved.get(name)!r} in it and {facts[name]!r} here"
         raise click.ClickException(f"{path} is a checkpoint of another run: {difference}")
     return step
 
@@ -641,16 +651,18 @@ def fit(params, running, grads, training, start, steps, checkpoint, facts):
                 if step % often == 0:
                     ratios[step] = log_ratios(params, grads)
                 if step == 1 or step % every == 0:
+                    if live:
+                        click.echo("\r\033[K", err=True, nl=False)  # clear the bar
                     guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-                    click.echo("\r\033[K" * live, err=True, nl=False)  # clear the bar
-                    click.echo(f"{step:8,}{np.mean(losses[shown:]):10.4f}{guess * (step == 1)}")
+                    note = guess if step == 1 else ""
+                    click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}{note}")
                     shown = len(losses)
                 due = time.perf_counter() - saved > SAVE_EVERY
                 if checkpoint and due and np.isfinite(params.flat).all():
                     save(checkpoint, params, running, step, facts)
                     saved = time.perf_counter()
     except KeyboardInterrupt:
-        checkpoint = None  # the file stays as it is: the last update may not be counted yet
+        checkpoint = None  # an update may be applied but not counted: keep the last checkpoint
     seconds, done = time.perf_counter() - began, len(losses)
     if not (np.isfinite(losses[-1:]).all() and np.isfinite(params.flat).all()):
         raise click.ClickException(f"the loss diverged at step {start + done:,}: try a lower --lr")
@@ -664,7 +676,7 @@ def show_losses(params, splits):
     click.echo("split      loss  perplexity")
     for name, (X, Y) in zip(("train", "dev", "test"), splits):
         loss = evaluate(params, X, Y)
-        click.echo(f"{name:5}{loss:10.4f}{np.exp(loss):#12.4g}")
+        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
 
 
 def show_samples(words, samples):
@@ -683,10 +695,10 @@ def show_gradient_check(rng):
     worst = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(short, long))
     click.echo(f"BatchNorm, the short way against the long way: {worst:.1e}\n")
     click.echo("layers  batchnorm  residual  activation  largest relative error of any array")
-    names = ("layers", "batchnorm", "residual", "activation")
-    for net in product((1, 3), (True, False), (True, False), ("tanh", "relu")):
-        layers, batchnorm, residual, activation = net
-        error = max(check_gradients(rng, **dict(zip(names, net))).values())
+    kinds = product((1, 3), (True, False), (True, False), ("tanh", "relu"))
+    for layers, batchnorm, residual, activation in kinds:
+        net = {"layers": layers, "batchnorm": batchnorm, "residual": residual}
+        error = max(check_gradients(rng, **net, activation=activation).values())
         worst = max(worst, error)
         click.echo(f"{layers:6}  {batchnorm!s:>9}  {residual!s:>8}  {activation:>10}  {error:8.1e}")
     if worst > 1e-6:
@@ -707,7 +719,7 @@ NOT_COMPARED = {"init", "no_batchnorm", "samples", "prefix", "temperature", "che
 def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats):
     """Train each repair on the same data and minibatches, and show its losses."""
     (X, Y), dev, _ = splits
-    click.echo(f"{'net':14}first loss     train       dev")
+    click.echo(f"{'net':13}first loss     train       dev")
     for name, init, batchnorm in REPAIRS:
         params = init_params(
             np.random.default_rng(seed), **net | {"init": init, "batchnorm": batchnorm}
@@ -721,8 +733,9 @@ def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn
             raise click.ClickException(f"{name}: the loss diverged: try a lower --lr")
         plain = folded(params, running if bn_stats == "running" else calibrated(params, X))
         row = losses[0], evaluate(plain, X, Y), evaluate(plain, *dev)
-        click.echo("\033[A\033[K" * live, err=True, nl=False)  # clear the bar
-        click.echo(f"{name:14}" + "".join(f"{loss:10.4f}" for loss in row))
+        if live:
+            click.echo("\033[A\033[K", err=True, nl=False)  # clear the bar
+        click.echo(f"{name:13}" + "".join(f" {loss:9.4f}" for loss in row))
 
 
 def positive(text):
@@ -795,13 +808,14 @@ def main(
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
-        raise click.BadParameter(f"no word has {min(unknown)!r}", param_hint="--prefix")
+        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
     net = {"context": context, "embedding": embedding, "hidden": hidden, "layers": layers}
     net |= {"residual": residual, "activation": activation, "init": init}
     net |= {"batchnorm": not no_batchnorm}
-    facts = {"script": "batchnorm.py", "alphabet": "".join(stoi), "seed": seed} | net
+    facts = {"script": "batchnorm.py", "words": len(words), "alphabet": "".join(stoi)}
+    facts |= {"seed": seed, **net}
     net |= {"vocab": len(stoi)}
 
     def rate(done):

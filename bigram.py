@@ -1,7 +1,7 @@
 #!/usr/bin/env -S uv run --script
 """Stage 2: counting pairs of characters, and a network of one layer that learns the same table.
 
-How likely is `a` after `m`? Counting answers at once: as often as in the data. With N[i, j] the
+How likely is `a` after `m`? Counting answers directly: as often as in the data. With N[i, j] the
 number of times that j follows i, and an alphabet of V characters,
 
     P[i, j] = (N[i, j] + smoothing) / sum_j (N[i, j] + smoothing)     (V, V), rows sum to 1
@@ -16,8 +16,8 @@ pairs of a character X and the next character Y,
     dW      = one_hot(X).T @ dlogits + 2 * l2 * W / V^2               (V, V)
 
 Without the penalty it approaches the same table: only there does the gradient vanish. Longer
-contexts (--order) are counted the same way, as far as the table fits. After the lecture "The
-spelled-out intro to language modeling: building makemore" (part 1).
+contexts (--order) are counted the same way, as long as the table fits in memory. After the lecture
+"The spelled-out intro to language modeling: building makemore" (part 1).
 
     python bigram.py                                 both models, side by side
     python bigram.py --order 4 --smoothing auto      counting, as far as it goes
@@ -42,7 +42,7 @@ from common import NAMES, build_dataset, build_vocab, load_words, split_words
 
 # --------------------------------------------------------------------------------------- counting
 
-MOST_CELLS = 2**25  # of a table: 256 MB
+MOST_CELLS = 2**25  # of one table: 256 MB
 
 
 def count(words, stoi, order=2):
@@ -76,7 +76,7 @@ def mean_loss(N, P):
     """Mean of -log P over the runs counted in N, in nats; inf if P rules out one of them."""
     seen = N > 0
     with np.errstate(divide="ignore"):
-        return float(abs(N[seen] @ np.log(P[seen])) / N.sum())
+        return float(abs(N[seen] @ np.log(P[seen])) / N.sum())  # abs: - without -0.0
 
 
 # ---------------------------------------------------------------------------------------- learning
@@ -99,6 +99,8 @@ def softmax(logits):
 def loss_and_gradients(W, X, Y, l2=0.0):
     """W (V, V), inputs X (n,), targets Y (n,) -> (loss in nats, dW (V, V)): the definition.
 
+    Training uses loss_and_gradients_of_counts, which the tests compare with this.
+
     For a row z of logits with the target y, and p = softmax(z), loss = log(sum_j exp z_j) - z_y and
     dloss/dz_i = p_i - [i = y]. The mean divides that by n.
     """
@@ -112,7 +114,7 @@ def loss_and_gradients(W, X, Y, l2=0.0):
 
 
 def loss_and_gradients_of_counts(W, N, l2=0.0):
-    """The same from the counts N (V, V) of the pairs (X, Y), whatever their number n.
+    """The same from the counts N (V, V) of the n pairs (X, Y), at a cost independent of n.
 
     Examples with the same input i share the logits W[i], so that their dlogits add up to
 
@@ -174,8 +176,8 @@ def most_frequent(N, number):
 
 def heat_map(N, itos, shades=" .:-=+*#%@"):
     """The counts of pairs as shades of text, for as many characters as fit 80 columns."""
-    tokens = most_frequent(N, 38)
-    counts = np.log1p(N[np.ix_(tokens, tokens)])  # (38, 38) or smaller
+    tokens = most_frequent(N, 39)
+    counts = np.log1p(N[np.ix_(tokens, tokens)])  # (39, 39) or smaller
     levels = np.rint(counts / counts.max() * (len(shades) - 1)).astype(int)
     characters = [itos[token] for token in tokens]
     lines = ["  " + " ".join(characters)]
@@ -184,12 +186,14 @@ def heat_map(N, itos, shades=" .:-=+*#%@"):
 
 
 def check_plot(path):
-    """Find out before training whether a picture can be drawn, and written to this path."""
+    """Fail before training, not after it, if the picture cannot be drawn or written."""
     try:
         from matplotlib.figure import Figure
 
-        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        figure = Figure()
+        figure.text(0, 0, "x")
+        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
         raise click.BadParameter(str(error), param_hint="--plot") from None
     open(path, "ab").close()
 
@@ -206,7 +210,7 @@ def draw_counts(path, N, itos):
     for (i, j), number in np.ndenumerate(counts):
         color = "white" if number > counts.max() / 2 else "black"
         pair = itos[tokens[i]] + itos[tokens[j]]
-        axes.text(j, i, pair, ha="center", va="bottom", color=color, fontsize=9)
+        axes.text(j, i, pair, ha="center", va="bottom", color=color, fontsize=9, parse_math=False)
         axes.text(j, i, number, ha="center", va="top", color=color, fontsize=7)
     axes.axis("off")
     figure.savefig(path)
@@ -243,20 +247,23 @@ def show_training(W, N, steps, lr, l2):
     """
     losses, began, vocab = [], time.perf_counter(), len(W)
     click.echo("\n    step      loss")
-    for step, loss in train(W, N, steps, lr, l2):
-        losses.append(loss)
-        if step == 1 or step % math.ceil(steps / 10) == 0:
-            guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-            click.echo(f"{step:8,}{loss:10.4f}{guess * (step == 1)}")
-    seconds = time.perf_counter() - began
+    try:
+        for step, loss in train(W, N, steps, lr, l2):
+            losses.append(loss)
+            if step == 1 or step % math.ceil(steps / 10) == 0:
+                guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
+                click.echo(f"{step:8,} {loss:9.4f}{guess if step == 1 else ''}")
+    except KeyboardInterrupt:
+        pass  # go on with what has been learnt
+    seconds, done = time.perf_counter() - began, len(losses)
     if not (np.isfinite(losses).all() and np.isfinite(W).all()):
         raise click.ClickException("the loss diverged: try a lower --lr")
-    click.echo(f"{steps:,} steps in {seconds:.1f} s ({seconds / max(1, steps) * 1e6:.0f} µs/step)")
+    click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
     return losses
 
 
 def show_agreement(N, W, l2, losses):
-    """How far apart the counted and the learnt table are, and why."""
+    """How far apart the counted and the learnt tables are, and why."""
     counted, learnt = probabilities(N, 0), softmax(W)  # (V, V), (V, V)
     by_counting, by_learning = mean_loss(N, counted), mean_loss(N, learnt)
     apart = np.abs(learnt - counted).max()
@@ -280,16 +287,16 @@ def choose_smoothing(N_train, N_dev):
     losses = [mean_loss(N_dev, probabilities(N_train, smoothing)) for smoothing in grid]
     click.echo("\nsmoothing  dev loss")
     for smoothing, loss in zip(grid, losses):
-        click.echo(f"{smoothing:9g}{loss:10.4f}{'  <' * (loss == min(losses))}")
+        click.echo(f"{smoothing:9g} {loss:9.4f}{'  <' if loss == min(losses) else ''}")
     return grid[int(np.argmin(losses))]
 
 
 def show_losses(rows):
-    """Rows of (name, counts, probabilities)."""
-    click.echo("\nsplit          loss  perplexity")
-    for name, N, P in rows:
+    """Rows of {name: (counts, probabilities)}."""
+    click.echo("\nsplit            loss  perplexity")
+    for name, (N, P) in rows.items():
         loss = mean_loss(N, P)
-        click.echo(f"{name:9}{loss:10.4f}{np.exp(loss):#12.4g}")
+        click.echo(f"{name:11} {loss:9.4f} {np.exp(loss):#11.4g}")
 
 
 def show_samples(words, samples):
@@ -347,7 +354,7 @@ def main(
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
-        raise click.BadParameter(f"no word has {min(unknown)!r}", param_hint="--prefix")
+        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     N = count(words, stoi, order)
     train_N, dev_N, test_N = (count(part, stoi, order) for part in split_words(words, split_rng))
     click.echo(f"{len(words):,} words, {len(stoi)} characters, {N.sum():,} runs of {order}")
@@ -362,8 +369,8 @@ def main(
     if order == 2:
         losses = show_training(W, N, steps, lr, l2)
         show_agreement(N, W, l2, losses)
-    rows = [("all, 0", N, probabilities(N, 0)), (f"all, {smoothing:g}", N, P)]
-    rows += [("train", train_N, train_P), ("dev", dev_N, train_P), ("test", test_N, train_P)]
+    rows = {"all, 0": (N, probabilities(N, 0)), f"all, {smoothing:g}": (N, P)}
+    rows |= {"train": (train_N, train_P), "dev": (dev_N, train_P), "test": (test_N, train_P)}
     show_losses(rows)
     P = P if model == "counts" else softmax(W)
     show_samples(words, sample(P, rng, itos, samples, prefix, temperature))

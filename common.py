@@ -22,9 +22,9 @@ NAMES = Path(__file__).with_name("names.txt")
 def load_words(path=NAMES):
     """Read the words of a UTF-8 text file, one per line -> list[str].
 
-    Blank lines, spaces around a word, a byte order mark and any kind of line end are dropped.
-    Raises OSError if the file cannot be read, and click.ClickException, naming the file and the
-    line, if it is not UTF-8, holds no word, or has a `.` inside a word.
+    Blank lines, spaces around a word, a byte order mark and the line ends of any system are
+    dropped. Raises OSError if the file cannot be read, and click.ClickException, naming the file
+    and the line, if it is not UTF-8, contains no words, or has a `.` inside a word.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -36,7 +36,7 @@ def load_words(path=NAMES):
         if "." in line:
             raise click.ClickException(f"{path}, line {number}: a word cannot contain '.'")
     if not any(lines):
-        raise click.ClickException(f"{path}: no words in it")
+        raise click.ClickException(f"{path} contains no words")
     return [line for line in lines if line]
 
 

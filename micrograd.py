@@ -11,10 +11,10 @@ edge of the graph, from the result down to the leaves: reverse-mode automatic di
 After Andrej Karpathy's micrograd and the lecture "The spelled-out intro to neural networks".
 
 A graph has no cycles: reference counting alone frees it. Python's cyclic garbage collector only
-traverses it in vain, up to half of the time of a training. The command below switches it off; in
-your own code, call gc.disable() too.
+traverses it in vain, for graphs of many thousand nodes up to half of the time. The command below
+switches it off; in your own code, call gc.disable() too.
 
-    python micrograd.py                        derivatives of an expression, a tiny training
+    python micrograd.py                        derivatives, and a training in 20 steps
     python micrograd.py --dataset moons        separate two half moons
     python micrograd.py --graph neuron.dot     the graph of a neuron, for graphviz
 """
@@ -41,9 +41,10 @@ import numpy as np
 class Value:
     """A number, or a batch of numbers, that knows how it was computed.
 
-    data: a float, or a float64 array (N,). grad: the derivative of what backward() was called on,
-    of the shape of data. children: the Values it was computed from. slopes: its derivative along
-    each of them. Where a number meets a batch, the number's gradient is the sum over the batch.
+    data: a float, or a float64 array (N,). grad: the derivative, with respect to this Value, of the
+    Value that backward() was called on; of the shape of data. children: the Values it was computed
+    from. slopes: its derivative along each of them. Where a number meets a batch, the number's
+    gradient is the sum over the batch.
     """
 
     __slots__ = ("data", "grad", "children", "slopes", "op", "label")
@@ -92,8 +93,7 @@ class Value:
     def __rsub__(self, other):
         return Value(other) - self
 
-    def __rmul__(self, other):
-        return Value(other) * self
+    __rmul__ = __mul__
 
     def __rtruediv__(self, other):
         return Value(other) / self
@@ -103,8 +103,8 @@ class Value:
         return Value(t, (self,), (1 - t * t,), "tanh")
 
     def relu(self):
-        positive = self.data > 0
-        return Value(self.data * positive, (self,), (positive,), "relu")
+        positive = max(self.data, 0.0) if type(self.data) is float else np.maximum(self.data, 0.0)
+        return Value(positive, (self,), (1.0 * (self.data > 0),), "relu")
 
     def exp(self):
         e = math.exp(self.data) if type(self.data) is float else np.exp(self.data)
@@ -123,7 +123,7 @@ class Value:
         """Add the derivative of self with respect to every leaf below it to the leaf's grad.
 
         For a batch, the derivative of its sum. A leaf keeps its grad until it is set to 0: a second
-        call doubles it. The grads of the nodes between are computed anew by each call.
+        call doubles it. Each call recomputes the grads of the nodes in between.
         """
         order, seen = [], {self}  # order: children before parents, without the leaves
         stack = [(self, iter(self.children))]
@@ -169,7 +169,7 @@ def real(data):
     if isinstance(data, Real):
         return float(data)
     if isinstance(data, np.ndarray) and data.ndim == 1:
-        return data.astype(float, casting="safe", copy=False)
+        return data.astype(float, casting="safe")
     raise TypeError(f"a Value holds a real number or an array (N,), not {data!r}")
 
 
@@ -195,7 +195,7 @@ class Neuron(Module):
     """activation(w·x + b), with weights and bias drawn from U(-1, 1)."""
 
     def __init__(self, nin, activation="tanh", rng=None):
-        rng = rng or np.random.default_rng()
+        rng = np.random.default_rng(rng)
         self.w = [Value(w) for w in rng.uniform(-1, 1, nin)]
         self.b = Value(rng.uniform(-1, 1))
         self.activation = ACTIVATIONS[activation]
@@ -215,7 +215,6 @@ class Layer(Module):
     """nout neurons with the same inputs; a single one gives a Value, several a list."""
 
     def __init__(self, nin, nout, activation="tanh", rng=None):
-        rng = rng or np.random.default_rng()
         self.parts = [Neuron(nin, activation, rng) for _ in range(nout)]
 
     def __call__(self, x):
@@ -227,7 +226,6 @@ class MLP(Module):
     """Layers of nouts neurons, one after another; the last has an activation of its own."""
 
     def __init__(self, nin, nouts, activation="tanh", output="tanh", rng=None):
-        rng = rng or np.random.default_rng()
         activations = [activation] * (len(nouts) - 1) + [output]
         self.parts = [Layer(*sizes, rng) for sizes in zip([nin, *nouts], nouts, activations)]
 
@@ -338,12 +336,14 @@ def boundary(model, X, y, columns=72, rows=22):
 
 
 def check_plot(path):
-    """Find out before training whether a picture can be drawn, and written to this path."""
+    """Fail before training, not after it, if the picture cannot be drawn or written."""
     try:
         from matplotlib.figure import Figure
 
-        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        figure = Figure()
+        figure.text(0, 0, "x")
+        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
         raise click.BadParameter(str(error), param_hint="--plot") from None
     open(path, "ab").close()
 
@@ -359,7 +359,7 @@ def draw_boundary(path, model, X, y):
     score = scores(model, np.stack([across.ravel(), up.ravel()], axis=1)).reshape(across.shape)
     axes.contourf(across, up, score > 0, levels=1, colors=["C0", "C1"], alpha=0.3)
     axes.scatter(X[:, 0], X[:, 1], c=np.where(y > 0, "C1", "C0"), edgecolors="black")
-    axes.set(xlabel="x1", ylabel="x2", title="Where the score changes its sign")
+    axes.set(xlabel="x1", ylabel="x2", title="Where the score changes sign")
     figure.savefig(path)
 
 
@@ -370,13 +370,13 @@ def show_derivatives(nudge=1e-6):
     L, inputs = expression()
     L.backward()
     click.echo(f"L = (a*b + c) * f = {L.data:g}\n")
-    click.echo("input    data   dL/dinput  by a nudge")
+    click.echo("input    data   dL/dinput  central difference")
     for i, each in enumerate(inputs):
         below, above = [[v.data for v in inputs] for _ in range(2)]
         below[i] -= nudge
         above[i] += nudge
         slope = (expression(*above)[0].data - expression(*below)[0].data) / (2 * nudge)
-        click.echo(f"{each.label:5}{each.data:8g}{each.grad:12g}{slope:12.6g}")
+        click.echo(f"{each.label:5}{each.data:8g}{each.grad:12g}{slope:20.6g}")
 
 
 def fit(model, loss_of, steps, rate):
@@ -401,8 +401,8 @@ def show_lecture(rng, steps, lr):
     model = MLP(3, [4, 4, 1], rng=rng)
     click.echo(f"\nMLP(3, [4, 4, 1]) on four samples, {len(model.parameters())} parameters")
     losses = fit(model, squared_error, steps, lambda done: lr)
-    for first in range(0, steps, 5):
-        row = enumerate(losses[first : min(first + 5, steps)], first)
+    for first in range(0, len(losses), 5):
+        row = enumerate(losses[first : first + 5], first)
         click.echo("   ".join(f"{step:4} {loss:.5f}" for step, loss in row))
     click.echo("\ntarget  prediction")
     for x, y in zip(XS, YS):

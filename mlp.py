@@ -5,7 +5,7 @@ The model of Bengio et al. 2003, "A Neural Probabilistic Language Model", in the
 lecture "Building makemore, part 2": three characters in, the next one out. For a batch of B
 contexts X with the targets Y and an alphabet of V characters, the forward pass is
 
-    emb    = C[X]                     (B, context * embedding)   a row of C per character, joined
+    emb    = C[X]                     (B, context * embedding)   the rows of C, concatenated
     h      = tanh(emb @ W1 + b1)      (B, hidden)
     logits = h @ W2 + b2              (B, V)                     a score for every next character
     loss   = mean(-log softmax(logits)[Y])                       in nats
@@ -14,10 +14,10 @@ The backward pass applies the chain rule to these lines in reverse. With dx for 
 loss with respect to x, and sums over the batch,
 
     dlogits = (softmax(logits) - one_hot(Y)) / B                 (B, V)
-    dW2     = h.T @ dlogits           db2 = sum(dlogits)         (hidden, V), (V,)
+    dW2     = h.T @ dlogits           db2 = sum(dlogits)         (hidden, V) and (V,)
     dh      = dlogits @ W2.T                                     (B, hidden)
     dpre    = dh * (1 - h^2)          tanh' = 1 - tanh^2         (B, hidden)
-    dW1     = emb.T @ dpre            db1 = sum(dpre)            (context * embedding, hidden), ...
+    dW1     = emb.T @ dpre            db1 = sum(dpre)            shaped like W1 and b1
     demb    = dpre @ W1.T                                        (B, context * embedding)
     dC      = one_hot(X).T @ demb     as C[X] = one_hot(X) @ C   (V, embedding)
 
@@ -94,7 +94,7 @@ def zeros_like(params):
 def forward(params, X):
     """Contexts X (B, context) -> emb (B, context * embedding), h (B, hidden), logits (B, V)."""
     C, W1, b1, W2, b2 = params
-    emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding)
+    emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
     h = np.tanh(emb @ W1 + b1)  # (B, hidden)
     logits = h @ W2 + b2  # (B, V)
     return emb, h, logits
@@ -139,7 +139,7 @@ def cross_entropy(logits, Y):
 
 def one_hot(tokens, vocab, dtype):
     """Tokens (N,) -> (N, vocab) with a single 1 in each row."""
-    if vocab > 1024:  # too many rows to keep
+    if vocab > 1024:  # an identity matrix too large to keep
         return (tokens[:, None] == np.arange(vocab)).astype(dtype)
     return identity(vocab, dtype).take(tokens, axis=0)
 
@@ -178,10 +178,10 @@ SCHEDULES = {
 
 
 def minibatches(seed, examples, batch_size, start=0):
-    """Yield the row numbers (B,) of the minibatch of each step from `start` on, without end.
+    """Yield the row numbers (B,) of the minibatch of each step from `start` on, endlessly.
 
-    Each thousand steps have their own generator, seeded with [seed, thousand]: a step gets the
-    same minibatch wherever training started.
+    Every thousand steps have a generator of their own, seeded with [seed, thousand]: a step gets
+    the same minibatch wherever training started.
     """
     for thousand in count(start // 1000):
         rng = np.random.default_rng([seed, thousand])
@@ -265,12 +265,14 @@ def check_gradients(rng, vocab=7, context=3, embedding=4, hidden=5, batch=6, eps
 
 
 def check_plot(path):
-    """Find out before training whether a picture can be drawn, and written to this path."""
+    """Fail before training, not after it, if the picture cannot be drawn or written."""
     try:
         from matplotlib.figure import Figure
 
-        Figure().savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError) as error:  # no matplotlib, or no such format
+        figure = Figure()
+        figure.text(0, 0, "x")
+        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
+    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
         raise click.BadParameter(str(error), param_hint="--plot") from None
     open(path, "ab").close()
 
@@ -305,7 +307,7 @@ def draw_run(path, losses, start, params, itos):
 
 
 def draw_rates(path, rates, losses, best):
-    """The smoothed loss over the learning rate that rises from step to step."""
+    """The smoothed loss against the learning rate that rises from step to step."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -331,7 +333,7 @@ def save(path, params, step, facts):
 def restore(path, params, facts):
     """Fill params from a checkpoint -> the number of steps done.
 
-    Raises click.ClickException if the file is not a checkpoint, or was made with other facts.
+    Raises click.ClickException if the file is not a checkpoint, or was made with other settings.
     """
     with open(path, "rb") as file:
         try:
@@ -345,7 +347,7 @@ def restore(path, params, facts):
             raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
     if different:
         name = different[0]
-        difference = f"{name} is {saved.get(name)!r} there and {facts[name]!r} here"
+        difference = f"{name} is {saved.get(name)!r} in it and {facts[name]!r} here"
         raise click.ClickException(f"{path} is a checkpoint of another run: {difference}")
     return step
 
@@ -381,16 +383,18 @@ def fit(params, training, start, steps, checkpoint, facts):
                 if not math.isfinite(loss):
                     break
                 if step == 1 or step % every == 0:
+                    if live:
+                        click.echo("\r\033[K", err=True, nl=False)  # clear the bar
                     guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-                    click.echo("\r\033[K" * live, err=True, nl=False)  # clear the bar
-                    click.echo(f"{step:8,}{np.mean(losses[shown:]):10.4f}{guess * (step == 1)}")
+                    note = guess if step == 1 else ""
+                    click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}{note}")
                     shown = len(losses)
                 due = time.perf_counter() - saved > SAVE_EVERY
                 if checkpoint and due and np.isfinite(params.flat).all():
                     save(checkpoint, params, step, facts)
                     saved = time.perf_counter()
     except KeyboardInterrupt:
-        checkpoint = None  # the file stays as it is: the last update may not be counted yet
+        checkpoint = None  # an update may be applied but not counted: keep the last checkpoint
     seconds, done = time.perf_counter() - began, len(losses)
     if not (np.isfinite(losses[-1:]).all() and np.isfinite(params.flat).all()):
         raise click.ClickException(f"the loss diverged at step {start + done:,}: try a lower --lr")
@@ -404,7 +408,7 @@ def show_losses(params, splits):
     click.echo("split      loss  perplexity")
     for name, (X, Y) in zip(("train", "dev", "test"), splits):
         loss = evaluate(params, X, Y)
-        click.echo(f"{name:5}{loss:10.4f}{np.exp(loss):#12.4g}")
+        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
 
 
 def show_samples(words, samples):
@@ -484,11 +488,12 @@ def main(
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
-        raise click.BadParameter(f"no word has {min(unknown)!r}", param_hint="--prefix")
+        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
     net = {"context": context, "embedding": embedding, "hidden": hidden}
-    facts = {"script": "mlp.py", "alphabet": "".join(stoi), "seed": seed} | net
+    facts = {"script": "mlp.py", "words": len(words), "alphabet": "".join(stoi), "seed": seed}
+    facts |= net
     params = init_params(rng, len(stoi), **net)
     click.echo(
         f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "

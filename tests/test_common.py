@@ -111,8 +111,8 @@ def test_spaces_hyphens_and_capitals_inside_words_stay(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"", "no words"),
-        (b" \r\n\n", "no words"),
+        (b"", "contains no words"),
+        (b" \r\n\n", "contains no words"),
         (b"anna\nbo\xff\n", "line 2: not UTF-8"),
         (b"\xef\xbb\xbfanna\nbob\n\xc3", "line 3: not UTF-8"),
         (b"anna\nj.r.\n", "line 2: a word cannot contain '.'"),

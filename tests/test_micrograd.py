@@ -370,7 +370,7 @@ def test_the_story_fits_a_screen_and_is_told_in_two_seconds():
     assert [row[0] for row in derivatives] == list("abcf")
     assert all(float(row[2]) == pytest.approx(float(row[3])) for row in derivatives)
     losses = [float(loss) for loss in re.findall(r"\b\d+ (\d\.\d{5})\b", result.stdout)]
-    assert len(losses) == 20 and losses == sorted(losses, reverse=True)
+    assert len(losses) == 21 and losses == sorted(losses, reverse=True)
     for line in lines[-4:]:
         target, prediction = map(float, line.split())
         assert target * prediction > 0.5

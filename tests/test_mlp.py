@@ -341,7 +341,7 @@ def test_options_out_of_range_are_usage_errors_that_name_the_option(arguments):
 def test_data_that_cannot_be_used_is_named(tmp_path):
     path = tmp_path / "words.txt"
     for content, message in [
-        (b"", f"{path}: no words"),
+        (b"", f"{path} contains no words"),
         (b"anna\n\xff\n", f"{path}, line 2: not UTF-8"),
         (b"a.b\n", f"{path}, line 1: a word cannot contain '.'"),
         (b"anna\n", "at least 6 words are needed for a split: 1 given"),
@@ -389,7 +389,7 @@ def test_a_finished_checkpoint_goes_straight_to_evaluation(tmp_path):
     theta, step, facts = contents(path)
     assert theta.dtype == np.float32 and step == 300
     assert facts == {
-        "script": "mlp.py", "alphabet": ".abcdefghijklmnopqrstuvwxyz", "seed": 42,
+        "script": "mlp.py", "words": 32257, "alphabet": ".abcdefghijklmnopqrstuvwxyz", "seed": 42,
         "context": 3, "embedding": 10, "hidden": 20,
     }  # fmt: skip
 
@@ -473,17 +473,19 @@ def refusal(path, *arguments):
 )
 def test_a_checkpoint_of_other_options_names_the_difference(checkpoint, option, value, there):
     error = refusal(checkpoint, f"--{option}", value)
-    assert error.endswith(f"of another run: {option} is {there} there and {value} here\n")
+    assert error.endswith(f"of another run: {option} is {there} in it and {value} here\n")
 
 
 def test_a_checkpoint_of_other_words_or_another_script_is_refused(checkpoint, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("zoë\n" * 10)
+    assert "words is 32257 in it and 10 here" in refusal(checkpoint, "--data", words)
+    words.write_text("zoë\n" * 32257)
     assert "and '.ozë' here" in refusal(checkpoint, "--data", words)
     theta, step, facts = contents(checkpoint)
     facts = json.dumps(facts | {"script": "other.py"})
     np.savez(checkpoint, theta=theta, step=step, facts=facts)
-    assert "script is 'other.py' there and 'mlp.py' here" in refusal(checkpoint)
+    assert "script is 'other.py' in it and 'mlp.py' here" in refusal(checkpoint)
 
 
 def test_damaged_and_foreign_files_are_refused(checkpoint):
