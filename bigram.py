@@ -317,7 +317,7 @@ def not_negative(text):
     return float(text) and positive(text)
 
 
-def smoothing_or_auto(text):
+def number_or_auto(text):
     """Read a number that is not negative, or auto, from the command line."""
     return text if text == "auto" else not_negative(text)
 
@@ -330,7 +330,7 @@ MODEL = "The model that makes up words."
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=WORDS, default=NAMES, show_default="names.txt", help="Word list.")
 @click.option("--order", type=click.IntRange(2, 20), default=2, help="Length of the runs to count.")
-@click.option("--smoothing", type=smoothing_or_auto, default=1.0, help=SMOOTHING)
+@click.option("--smoothing", type=number_or_auto, default=1.0, help=SMOOTHING)
 @click.option("--steps", type=click.IntRange(0, 10**6), default=200, help="Training steps.")
 @click.option("--lr", type=positive, default=50.0, help="Learning rate.")
 @click.option("--l2", type=not_negative, default=0.0, help="Weight of mean(W^2) in the loss.")
