@@ -122,7 +122,8 @@ def random_data(rng, path):
 def random_option(rng, module):
     option = rng.choice([each for each in module.main.params if each.name not in PATHS])
     if option.is_flag:
-        return [option.opts[0]] if option.name not in ("compare", "find_lr") else []
+        slow = ("compare", "find_lr", "gradcheck")
+        return [] if option.name in slow else [option.opts[0]]
     return [option.opts[0], rng.choice([*NUMBERS, random_text(rng, 3)])]
 
 
