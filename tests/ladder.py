@@ -1,9 +1,8 @@
-"""Climb the ladder: every model on the same split of the same names, one table.
+"""Run every model on the same split of the same names, and print one table.
 
     make ladder
 
-Each rung runs its script as a user would. The smoothing of the n-grams, and everything else that
-was chosen, was chosen on dev; test is reported once.
+Every choice, such as the smoothing of the n-grams, was made on dev; test is reported once.
 """
 
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BEST = "--layers 4 --residual --context 8 --embedding 16 --hidden 128 --lr 0.2 --weight-decay 1e-4"
-RUNGS = [
+MODELS = [
     ("bigram", "bigram.py --smoothing auto"),
     ("trigram", "bigram.py --order 3 --smoothing auto"),
     ("4-gram", "bigram.py --order 4 --smoothing auto"),
@@ -24,8 +23,8 @@ RUNGS = [
 ]
 
 
-def climb(command):
-    """Run one rung -> (parameters, seconds of training, dev loss, test loss, five samples)."""
+def run(command):
+    """Run one model -> (parameters, seconds of training, dev loss, test loss, five samples)."""
     began = time.perf_counter()
     process = subprocess.run(
         [sys.executable, *command.split(), "--samples", "5"],
@@ -46,7 +45,7 @@ def climb(command):
 
 if __name__ == "__main__":
     print(f"{'model':10}{'parameters':>11}{'seconds':>9}{'dev':>8}{'test':>8}  samples")
-    for name, command in RUNGS:
-        parameters, seconds, dev, test, samples = climb(command)
+    for name, command in MODELS:
+        parameters, seconds, dev, test, samples = run(command)
         figures = f"{parameters:11,}{seconds:9.1f}{dev:8.4f}{test:8.4f}"
         print(f"{name:10}{figures}  {' '.join(samples)}", flush=True)
