@@ -254,7 +254,7 @@ def show_training(W, N, steps, lr, l2):
                 guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
                 click.echo(f"{step:8,} {loss:9.4f}{guess if step == 1 else ''}")
     except KeyboardInterrupt:
-        pass  # go on with what has been learnt
+        click.echo(err=True)  # ends the line of ^C; what has been learnt is shown
     seconds, done = time.perf_counter() - began, len(losses)
     if not (np.isfinite(losses).all() and np.isfinite(W).all()):
         raise click.ClickException("the loss diverged: try a lower --lr")
