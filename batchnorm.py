@@ -629,7 +629,7 @@ def fit(params, running, grads, training, start, steps, checkpoint, facts):
     """
     losses, shown, every, vocab = [], 0, math.ceil(steps / 10), len(params.C)
     ratios, often = {}, math.ceil(steps / 1000)
-    live = sys.stderr.isatty()
+    live = sys.stdout.isatty() and sys.stderr.isatty()
     bar = click.progressbar(
         training,
         length=steps - start,
@@ -726,7 +726,7 @@ def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn
         )
         running, grads = initial_statistics(params), zeros_like(params)
         training = train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay)
-        live = sys.stderr.isatty()
+        live = sys.stdout.isatty() and sys.stderr.isatty()
         with click.progressbar(training, steps, name, file=sys.stderr, hidden=not live) as bar:
             losses = [loss for _, loss in bar]
         if not (np.isfinite(losses).all() and np.isfinite(params.flat).all()):
@@ -849,6 +849,7 @@ def main(
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
     except OSError as error:

@@ -379,6 +379,7 @@ def main(
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
     except OSError as error:

@@ -464,6 +464,7 @@ def main(dataset, steps, lr, seed, plot, graph_path):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
     except OSError as error:

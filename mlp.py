@@ -363,7 +363,7 @@ def fit(params, training, start, steps, checkpoint, facts):
     Ctrl-C ends the training early. Raises click.ClickException if the loss diverges.
     """
     losses, shown, every, vocab = [], 0, math.ceil(steps / 10), len(params.C)
-    live = sys.stderr.isatty()
+    live = sys.stdout.isatty() and sys.stderr.isatty()
     bar = click.progressbar(
         training,
         length=steps - start,
@@ -519,6 +519,7 @@ def main(
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
     except OSError as error:
