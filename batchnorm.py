@@ -402,7 +402,11 @@ def folded(params, statistics):
 
 
 def evaluate(params, X, Y, chunk=1024):
-    """Mean loss in nats over all examples, a chunk at a time."""
+    """Mean loss in nats over all examples, a chunk at a time.
+
+    For inference, pass a net without BatchNorm (see `folded`): otherwise each chunk is normalised
+    by its own statistics.
+    """
     total = 0.0
     for i in range(0, len(X), chunk):
         x, y = X[i : i + chunk], Y[i : i + chunk]  # (chunk, context), (chunk,)
@@ -415,7 +419,8 @@ def sample(params, rng, itos, number, prefix="", temperature=1.0, longest=100):
     """Make up words that start with `prefix` -> list[str], cut at `longest` characters.
 
     All unfinished words advance together, each by a character drawn from
-    softmax(logits / temperature). Raises KeyError for a prefix character without a token.
+    softmax(logits / temperature), by a net without BatchNorm (see `folded`). Raises KeyError for a
+    prefix character without a token.
     """
     stoi = {character: token for token, character in itos.items()}
     context = len(params.W[0]) // params.C.shape[1]
@@ -457,9 +462,9 @@ def check_gradients(rng, epsilon=1e-6, batch=6, **options):
     numeric = zeros_like(params)
     for i, value in enumerate(theta):
         theta[i] = value + epsilon
-        above, _ = loss_and_gradients(params, X, Y)
+        above = evaluate(params, X, Y)
         theta[i] = value - epsilon
-        below, _ = loss_and_gradients(params, X, Y)
+        below = evaluate(params, X, Y)
         theta[i] = value
         numeric.flat[i] = (above - below) / (2 * epsilon)
     pairs = zip(arrays(by_hand).items(), arrays(numeric).values())
@@ -719,6 +724,7 @@ NOT_COMPARED = {"init", "no_batchnorm", "samples", "prefix", "temperature", "che
 def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats):
     """Train each repair on the same data and minibatches, and show its losses."""
     (X, Y), dev, _ = splits
+    live = sys.stdout.isatty() and sys.stderr.isatty()
     click.echo(f"{'net':13}first loss     train       dev")
     for name, init, batchnorm in REPAIRS:
         params = init_params(
@@ -726,7 +732,6 @@ def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn
         )
         running, grads = initial_statistics(params), zeros_like(params)
         training = train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay)
-        live = sys.stdout.isatty() and sys.stderr.isatty()
         with click.progressbar(training, steps, name, file=sys.stderr, hidden=not live) as bar:
             losses = [loss for _, loss in bar]
         if not (np.isfinite(losses).all() and np.isfinite(params.flat).all()):
@@ -841,9 +846,9 @@ def main(
         )
         losses, ratios = fit(params, running, grads, training, start, steps, checkpoint, facts)
     show_reading("after", params, *some, lr)
-    net = folded(params, running if bn_stats == "running" else calibrated(params, X))
-    show_losses(net, splits)
-    show_samples(words, sample(net, rng, itos, samples, prefix, temperature))
+    plain = folded(params, running if bn_stats == "running" else calibrated(params, X))
+    show_losses(plain, splits)
+    show_samples(words, sample(plain, rng, itos, samples, prefix, temperature))
     if plot:
         draw_run(plot, losses, start, ratios, params, *some)
 

@@ -355,8 +355,8 @@ def main(
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
         raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
-    N = count(words, stoi, order)
     train_N, dev_N, test_N = (count(part, stoi, order) for part in split_words(words, split_rng))
+    N = train_N + dev_N + test_N  # (V,) * order, of all words
     click.echo(f"{len(words):,} words, {len(stoi)} characters, {N.sum():,} runs of {order}")
     pairs = N.reshape(-1, len(stoi), len(stoi)).sum(axis=0)  # (V, V)
     show_pairs(pairs, itos)
