@@ -22,12 +22,12 @@ NAMES = Path(__file__).with_name("names.txt")
 def load_words(path=NAMES):
     """Read the words of a UTF-8 text file, one per line -> list[str].
 
-    Blank lines, spaces around a word, a byte order mark and the line ends of any system are
+    Blank lines, spaces around a word, byte order marks and the line ends of any system are
     dropped. Raises OSError if the file cannot be read, and click.ClickException, naming the file
     and the line, if it is not UTF-8, contains no words, or has a `.` inside a word.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8").replace("\ufeff", "")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise click.ClickException(f"{path}, line {line}: not UTF-8") from None

@@ -21,7 +21,7 @@ switches it off; in your own code, call gc.disable() too.
 
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["numpy>=1.25", "click>=8.2"]
+# dependencies = ["numpy>=2.2", "click>=8.2"]
 # ///
 
 import gc

@@ -28,91 +28,100 @@ loss with respect to x, and sums over the batch,
 
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["numpy>=1.25", "click>=8.2"]
+# dependencies = ["numpy>=2.2", "click>=8.2"]
 # ///
 
-import io
 import json
 import math
 import os
+import signal
 import sys
 import time
+import warnings
+import zlib
+from collections import namedtuple
 from functools import cache
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on matrices this small, threads only wait
 
 import click
 import numpy as np
 
 from common import NAMES, build_dataset, build_vocab, load_words, split_words
 
-# ------------------------------------------------------------------------------------- parameters
+# ---------------------------------------------------------------------------------------- the net
 
 
-class Params(NamedTuple):
-    """The parameters of the net, or their gradients: five views into one flat vector."""
-
-    C: np.ndarray  # (V, embedding), a row for each character
-    W1: np.ndarray  # (context * embedding, hidden)
-    b1: np.ndarray  # (hidden,)
-    W2: np.ndarray  # (hidden, V)
-    b2: np.ndarray  # (V,)
-
-    @property
-    def flat(self):
-        """The vector that all five arrays view: an update or a checkpoint needs only this."""
-        return self.C.base
+Arrays = namedtuple("Arrays", "C W1 b1 W2 b2")
 
 
-def views(flat, shapes):
-    """Lay out arrays of these shapes one after another on a flat vector -> Params."""
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    parts = np.split(flat, ends[:-1])
-    return Params(*(part.reshape(shape) for part, shape in zip(parts, shapes)))
+class Net:
+    """The parameters, each drawn from N(0, 1) as in the lecture, and their gradients.
 
-
-def init_params(rng, vocab, context, embedding, hidden, dtype=np.float32):
-    """Every parameter drawn from N(0, 1), as in the lecture -> Params.
-
-    These are far too large: the net starts out confident and wrong. Stage 4 initialises it better.
+    Such parameters are far too large: the net starts out confident and wrong. Stage 4 initialises
+    it better. The five arrays in `params` are views into one flat vector, theta, and those in
+    `grads` into another, dtheta: an update or a checkpoint needs only these two.
     """
-    inputs = context * embedding
-    shapes = [(vocab, embedding), (inputs, hidden), (hidden,), (hidden, vocab), (vocab,)]
-    flat = rng.standard_normal(sum(math.prod(shape) for shape in shapes)).astype(dtype)
-    return views(flat, shapes)
 
+    def __init__(self, rng, vocab, context, embedding, hidden, dtype=np.float32):
+        shapes = [
+            (vocab, embedding),  # C, a row for each character
+            (context * embedding, hidden),  # W1
+            (hidden,),  # b1
+            (hidden, vocab),  # W2
+            (vocab,),  # b2
+        ]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        self.theta = rng.standard_normal(ends[-1]).astype(dtype)
+        self.dtheta = np.zeros_like(self.theta)
+        self.params, self.grads = (
+            Arrays(*(part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes)))
+            for flat in (self.theta, self.dtheta)
+        )
 
-def zeros_like(params):
-    """Gradient arrays for params, zeroed -> Params."""
-    return views(np.zeros_like(params.flat), [array.shape for array in params])
+    def __setattr__(self, name, array):
+        """Refuse another array in the place of one that has views: they would not follow."""
+        if vars(self).setdefault(name, array) is not array:
+            raise AttributeError(f"net.{name} cannot be replaced: change it in place")
 
 
 # -------------------------------------------------------------------- forward and backward passes
 
+ones, identity = cache(np.ones), cache(np.identity)  # made once instead of every step
 
-def forward(params, X):
+
+def one_hot(tokens, vocab, dtype):
+    """Tokens (N,) -> (N, vocab), a single 1 in each row: row i of the identity matrix for i."""
+    if vocab > 1000:  # too large a matrix to keep
+        return (tokens[:, None] == np.arange(vocab)).astype(dtype)
+    return identity(vocab, dtype).take(tokens, axis=0)
+
+
+def forward(net, X):
     """Contexts X (B, context) -> emb (B, context * embedding), h (B, hidden), logits (B, V)."""
-    C, W1, b1, W2, b2 = params
+    C, W1, b1, W2, b2 = net.params
     emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
     h = np.tanh(emb @ W1 + b1)  # (B, hidden)
     logits = h @ W2 + b2  # (B, V)
     return emb, h, logits
 
 
-def backward(params, X, emb, h, dlogits, grads):
-    """Backpropagate dlogits (B, V) to every parameter, writing the gradients into grads."""
-    C, W1, b1, W2, b2 = params
-    ones = constant(1, len(X), C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
-    h.T.dot(dlogits, out=grads.W2)
-    ones.dot(dlogits, out=grads.b2)
+def backward(net, X, emb, h, dlogits):
+    """Backpropagate dlogits (B, V) to every parameter, writing the gradients into net.grads."""
+    C, W1, b1, W2, b2 = net.params
+    dC, dW1, db1, dW2, db2 = net.grads
+    row = ones(len(X), C.dtype)  # (B,); row.dot(d) is d.sum(axis=0), but faster
+    h.T.dot(dlogits, out=dW2)
+    row.dot(dlogits, out=db2)
     dh = dlogits @ W2.T  # (B, hidden)
     dpre = dh * (1 - h * h)  # (B, hidden)
-    emb.T.dot(dpre, out=grads.W1)
-    ones.dot(dpre, out=grads.b1)
+    emb.T.dot(dpre, out=dW1)
+    row.dot(dpre, out=db1)
     demb = dpre @ W1.T  # (B, context * embedding)
     onehot = one_hot(X.ravel(), len(C), C.dtype)  # (B * context, V)
-    onehot.T.dot(demb.reshape(-1, C.shape[1]), out=grads.C)
+    onehot.T.dot(demb.reshape(-1, C.shape[1]), out=dC)
 
 
 def cross_entropy(logits, Y):
@@ -124,46 +133,25 @@ def cross_entropy(logits, Y):
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
 
     which the mean divides by B. Shifting a row by its maximum does not change its softmax, and
-    exp cannot overflow. The shift overwrites logits.
+    exp cannot overflow.
     """
     B, V = logits.shape
     onehot = one_hot(Y, V, logits.dtype)  # (B, V)
-    logits -= logits.max(axis=1, keepdims=True)
-    counts = np.exp(logits)  # (B, V)
-    total = counts.dot(constant(1, V, logits.dtype))  # (B,)
-    loss = (np.log(total).sum() - np.vdot(logits, onehot)) / B
+    shifted = logits - logits.max(axis=1, keepdims=True)  # (B, V)
+    counts = np.exp(shifted)  # (B, V)
+    total = counts.dot(ones(V, logits.dtype))  # (B,)
+    loss = (np.log(total).sum() - np.vdot(shifted, onehot)) / B
     probs = counts / total[:, None]  # (B, V)
     dlogits = (probs - onehot) / B  # (B, V)
     return float(loss), dlogits
 
 
-def one_hot(tokens, vocab, dtype):
-    """Tokens (N,) -> (N, vocab) with a single 1 in each row."""
-    if vocab > 1024:  # an identity matrix too large to keep
-        return (tokens[:, None] == np.arange(vocab)).astype(dtype)
-    return identity(vocab, dtype).take(tokens, axis=0)
-
-
-@cache
-def identity(vocab, dtype):
-    return np.eye(vocab, dtype=dtype)
-
-
-@cache
-def constant(value, n, dtype):
-    return np.full(n, value, dtype)
-
-
-def loss_and_gradients(params, X, Y, grads=None):
-    """Contexts X (B, context), targets Y (B,) -> (mean loss in nats, gradients as Params).
-
-    The gradients are written into `grads` if given.
-    """
-    grads = grads or zeros_like(params)
-    emb, h, logits = forward(params, X)
+def loss_and_gradients(net, X, Y):
+    """Contexts X (B, context), targets Y (B,) -> mean loss in nats; fills net.grads."""
+    emb, h, logits = forward(net, X)
     loss, dlogits = cross_entropy(logits, Y)
-    backward(params, X, emb, h, dlogits, grads)
-    return loss, grads
+    backward(net, X, emb, h, dlogits)
+    return loss
 
 
 # ---------------------------------------------------------------- training, evaluating, sampling
@@ -177,258 +165,81 @@ SCHEDULES = {
 }
 
 
-def minibatches(seed, examples, batch_size, start=0):
-    """Yield the row numbers (B,) of the minibatch of each step from `start` on, endlessly.
+def train(net, X, Y, steps, batch_size, lr, schedule, seed, start=0):
+    """Minibatch gradient descent from step `start` on: yield (steps done, loss before the step).
 
-    Every thousand steps have a generator of their own, seeded with [seed, thousand]: a step gets
-    the same minibatch wherever training started.
+    Every thousand steps have a generator of their own: a step gets the same minibatch wherever
+    training started.
     """
-    for thousand in count(start // 1000):
-        rng = np.random.default_rng([seed, thousand])
-        batches = rng.integers(examples, size=(1000, batch_size))  # (1000, B)
-        yield from batches[max(0, start - 1000 * thousand) :]
-
-
-def train(params, X, Y, steps, batch_size, rate, seed, start=0):
-    """Minibatch gradient descent, in place: yield (steps done, loss before the step).
-
-    `rate` maps the share of the steps that are done to a learning rate.
-    """
-    grads = zeros_like(params)
-    theta, update = params.flat, grads.flat
-    batches = minibatches(seed, len(X), batch_size, start)
-    for step, batch in zip(range(start, steps), batches):
-        loss, _ = loss_and_gradients(params, X.take(batch, axis=0), Y.take(batch), grads)
-        update *= rate(step / steps)
-        theta -= update
+    for step in range(start, steps):
+        if step == start or step % 1000 == 0:
+            rng = np.random.default_rng([seed, 1 + step // 1000])
+            batches = rng.integers(len(X), size=(1000, batch_size))  # (1000, B)
+        batch = batches[step % 1000]  # (B,)
+        loss = loss_and_gradients(net, X.take(batch, axis=0), Y.take(batch))
+        net.theta -= lr * schedule(step / steps) * net.dtheta
         yield step + 1, loss
 
 
-def evaluate(params, X, Y, chunk=1024):
+def evaluate(net, X, Y, chunk=1024):
     """Mean loss in nats over all examples, a chunk at a time."""
     total = 0.0
     for i in range(0, len(X), chunk):
         x, y = X[i : i + chunk], Y[i : i + chunk]  # (chunk, context), (chunk,)
-        loss, _ = cross_entropy(forward(params, x)[-1], y)
+        loss, _ = cross_entropy(forward(net, x)[-1], y)
         total += loss * len(y)
     return total / len(X)
 
 
-def sample(params, rng, itos, number, prefix="", temperature=1.0, longest=100):
+def sample(net, rng, itos, context, number, prefix="", temperature=1.0, longest=100):
     """Make up words that start with `prefix` -> list[str], cut at `longest` characters.
 
     All unfinished words advance together, each by a character drawn from
     softmax(logits / temperature). Raises KeyError for a prefix character without a token.
     """
     stoi = {character: token for token, character in itos.items()}
-    context = len(params.W1) // params.C.shape[1]
-    start = context + len(prefix)
-    tokens = np.zeros((number, start + longest), int)  # every word starts with `context` dots
-    tokens[:, context:start] = [stoi[character] for character in prefix]
+    tokens = np.tile([0] * context + [stoi[c] for c in prefix], (number, 1))  # (number, length)
     unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot yet
-    for end in range(start, context + longest):
-        if not len(unfinished):
-            break
-        X = tokens[unfinished, end - context : end]  # (U, context)
-        logits = forward(params, X)[-1].astype(float)  # (U, V)
+    while len(unfinished) and tokens.shape[1] < context + longest:
+        logits = forward(net, tokens[unfinished, -context:])[-1].astype(float)  # (U, V)
         logits -= logits.max(axis=1, keepdims=True)
         cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
         token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens[unfinished, end] = token
+        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # a dot more for every word
+        tokens[unfinished, -1] = token
         unfinished = unfinished[token != 0]
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
 
 
+# ------------------------------------------------------------- checking gradients, finding a rate
+
+
 def check_gradients(rng, vocab=7, context=3, embedding=4, hidden=5, batch=6, epsilon=1e-6):
-    """Check the gradients against central differences in float64 -> {array: relative error}.
+    """Compare the gradients with central differences in float64 -> {array: relative error}.
 
     dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). The error is the
     largest difference in an array over its largest gradient (at least 1e-4).
     """
-    params = init_params(rng, vocab, context, embedding, hidden, np.float64)
+    net, errors = Net(rng, vocab, context, embedding, hidden, np.float64), {}
     X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
-    _, by_hand = loss_and_gradients(params, X, Y)
-    numeric, theta = zeros_like(params), params.flat
-    for i, value in enumerate(theta):
-        theta[i] = value + epsilon
-        above = evaluate(params, X, Y)
-        theta[i] = value - epsilon
-        below = evaluate(params, X, Y)
-        theta[i] = value
-        numeric.flat[i] = (above - below) / (2 * epsilon)
-    arrays = zip(Params._fields, by_hand, numeric)
-    return {name: np.abs(a - n).max() / max(np.abs(n).max(), 1e-4) for name, a, n in arrays}
+    loss_and_gradients(net, X, Y)
+    for name, array, by_hand in zip(Arrays._fields, net.params, net.grads):
+        numeric = np.zeros_like(array)
+        for i, value in np.ndenumerate(array):
+            array[i] = value + epsilon
+            above = evaluate(net, X, Y)
+            array[i] = value - epsilon
+            below = evaluate(net, X, Y)
+            array[i] = value
+            numeric[i] = (above - below) / (2 * epsilon)
+        errors[name] = np.abs(by_hand - numeric).max() / max(np.abs(numeric).max(), 1e-4)
+    return errors
 
 
-# --------------------------------------------------------------------------------------- pictures
-
-
-def check_plot(path):
-    """Fail before training, not after it, if the picture cannot be drawn or written."""
-    try:
-        from matplotlib.figure import Figure
-
-        figure = Figure()
-        figure.text(0, 0, "x")
-        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
-        raise click.BadParameter(str(error), param_hint="--plot") from None
-    open(path, "ab").close()
-
-
-def smoothed(losses, width):
-    """The mean of each window of `width` steps -> (steps - width + 1,)."""
-    return np.convolve(losses, np.full(width, 1 / width), mode="valid")
-
-
-def draw_run(path, losses, start, params, itos):
-    """The smoothed loss, beside the embedding on its first two principal components."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    if losses:
-        width = math.ceil(len(losses) / 100)
-        curve = smoothed(losses, width)  # (steps - width + 1,)
-        left.plot(start + width + np.arange(len(curve)), curve, linewidth=1)
-        left.set(title=f"Training loss, mean of {width:,} steps")
-    left.set(xlabel="step", ylabel="loss in nats")
-    # A column of zeros: even an embedding of one number then has two components.
-    centred = np.pad(params.C - params.C.mean(axis=0), ((0, 0), (0, 1)))  # (V, embedding + 1)
-    U, S, _ = np.linalg.svd(centred)
-    x, y = U[:, 0] * S[0], U[:, 1] * S[1]  # (V,), (V,)
-    right.scatter(x, y, s=180, color=["C3" if c in ".aeiou" else "C0" for c in itos.values()])
-    for token, character in itos.items():
-        right.text(x[token], y[token], character, ha="center", va="center", color="white")
-    right.set(xlabel="first principal component", ylabel="second principal component")
-    right.set(title="Embedding, with . and the vowels in red")
-    figure.savefig(path)
-
-
-def draw_rates(path, rates, losses, best):
-    """The smoothed loss against the learning rate that rises from step to step."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.semilogx(rates, losses)
-    axes.axvline(best, color="C3", linestyle=":")
-    axes.set(xlabel="learning rate", ylabel="loss in nats", title=f"Lowest at {best:.2g}")
-    figure.savefig(path)
-
-
-# ------------------------------------------------------------------------------------ checkpoints
-
-
-def save(path, params, step, facts):
-    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole."""
-    path = Path(path).resolve()
-    beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "wb") as file:
-        np.savez(file, theta=params.flat, step=step, facts=json.dumps(facts))
-    os.replace(beside, path)
-
-
-def restore(path, params, facts):
-    """Fill params from a checkpoint -> the number of steps done.
-
-    Raises click.ClickException if the file is not a checkpoint, or was made with other settings.
-    """
-    with open(path, "rb") as file:
-        try:
-            archive = np.load(file, allow_pickle=False)
-            saved, step = json.loads(archive["facts"].item()), int(archive["step"])
-            assert step >= 0
-            different = [name for name in facts if saved.get(name) != facts[name]]
-            if not different:
-                np.copyto(params.flat, archive["theta"], casting="no")
-        except Exception:  # zipfile, zlib, NumPy and json each raise their own
-            raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
-    if different:
-        name = different[0]
-        difference = f"{name} is {saved.get(name)!r} in it and {facts[name]!r} here"
-        raise click.ClickException(f"{path} is a checkpoint of another run: {difference}")
-    return step
-
-
-# ----------------------------------------------------------------------------------- command line
-
-SAVE_EVERY = 5.0  # seconds
-
-
-def fit(params, training, start, steps, checkpoint, facts):
-    """Train with a progress bar, ten lines of losses and checkpoints -> the loss of each step.
-
-    Ctrl-C ends the training early. Raises click.ClickException if the loss diverges.
-    """
-    losses, shown, every, vocab = [], 0, math.ceil(steps / 10), len(params.C)
-    live = sys.stdout.isatty() and sys.stderr.isatty()
-    bar = click.progressbar(
-        training,
-        length=steps - start,
-        item_show_func=lambda item: item and f"loss {item[1]:.4f}",
-        update_min_steps=100,
-        file=sys.stderr,
-        hidden=not live,
-    )
-    if checkpoint:
-        save(checkpoint, params, start, facts)
-    began = saved = time.perf_counter()
-    click.echo("    step      loss, mean since the row above")
-    try:
-        with bar:
-            for step, loss in bar:
-                losses.append(loss)
-                if not math.isfinite(loss):
-                    break
-                if step == 1 or step % every == 0:
-                    if live:
-                        click.echo("\r\033[K", err=True, nl=False)  # clear the bar
-                    guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-                    note = guess if step == 1 else ""
-                    click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}{note}")
-                    shown = len(losses)
-                due = time.perf_counter() - saved > SAVE_EVERY
-                if checkpoint and due and np.isfinite(params.flat).all():
-                    save(checkpoint, params, step, facts)
-                    saved = time.perf_counter()
-    except KeyboardInterrupt:
-        checkpoint = None  # an update may be applied but not counted: keep the last checkpoint
-    seconds, done = time.perf_counter() - began, len(losses)
-    if not (np.isfinite(losses[-1:]).all() and np.isfinite(params.flat).all()):
-        raise click.ClickException(f"the loss diverged at step {start + done:,}: try a lower --lr")
-    if checkpoint:
-        save(checkpoint, params, steps, facts)
-    click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
-    return losses
-
-
-def show_losses(params, splits):
-    click.echo("split      loss  perplexity")
-    for name, (X, Y) in zip(("train", "dev", "test"), splits):
-        loss = evaluate(params, X, Y)
-        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-
-
-def show_samples(words, samples):
-    known = set(words)
-    for word in samples:
-        click.echo(word if word in known else f"{word:19} new")
-
-
-def show_gradient_check(rng):
-    click.echo("array  largest relative error")
-    errors = check_gradients(rng)
-    for name, error in errors.items():
-        click.echo(f"{name:5}  {error:22.1e}")
-    if not np.max([*errors.values()]) < 1e-6:  # not: nan is no agreement
-        raise click.ClickException("the gradients and the central differences disagree")
-
-
-def show_learning_rates(params, X, Y, batch_size, seed, plot):
-    """Train 1,000 steps while the rate rises from 0.001 to 1, and show where the loss is lowest."""
-    training = train(params, X, Y, 1000, batch_size, lambda done: 10 ** (3 * done - 3), seed)
+def find_rate(net, X, Y, batch_size, seed, plot):
+    """Let the rate rise from 0.001 to 1 in 1,000 steps, and print where the loss is lowest."""
+    training = train(net, X, Y, 1000, batch_size, 1.0, lambda done: 10 ** (3 * done - 3), seed)
     losses = [*takewhile(math.isfinite, (loss for _, loss in training))]
     if len(losses) < 101:
         raise click.ClickException(f"the loss diverged within {len(losses)} steps")
@@ -440,7 +251,181 @@ def show_learning_rates(params, X, Y, batch_size, seed, plot):
     best = rates[np.argmin(losses)]
     click.echo(f"lowest at {best:.2g}: try --lr {best:.1g}")
     if plot:
-        draw_rates(plot, rates, losses, best)
+        figure, axes = new_figure(1)
+        axes.semilogx(rates, losses)
+        axes.set(xlabel="learning rate", ylabel="loss in nats", title=f"Lowest at {best:.2g}")
+        figure.savefig(plot)
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+
+def new_figure(columns):
+    from matplotlib.figure import Figure
+
+    warnings.filterwarnings("ignore", "Glyph")  # a box stands for a character the font lacks
+    figure = Figure(figsize=(6 * columns, 5.5), layout="constrained")
+    return figure, figure.subplots(1, columns)
+
+
+def smoothed(losses, width):
+    """The mean of each window of `width` steps -> (steps - width + 1,)."""
+    return np.convolve(losses, np.full(width, 1 / width), mode="valid")
+
+
+def spread(points, gap):
+    """Push points (n, 2) apart until hardly any two are closer than `gap` -> (n, 2)."""
+    for _ in range(200):
+        apart = points[:, None] - points  # (n, n, 2)
+        distance = np.linalg.norm(apart, axis=2, keepdims=True) + 1e-9  # (n, n, 1)
+        points = points + (apart / distance * np.clip(gap - distance, 0, None)).sum(axis=1) / 4
+    return points
+
+
+def draw_embedding(axes, C, itos, Y):
+    """The rows of C (V, embedding), at most those of the hundred most frequent targets, as letters.
+
+    Up to two numbers are drawn as they are. Of more, the principal components: the directions in
+    which the rows differ most, once each row has length 1, so that the few long ones do not
+    crush the rest. Letters that would overlap are moved, with a line to their place.
+    """
+    shown = np.argsort(-np.bincount(Y, minlength=len(C)), kind="stable")[:100]  # (n,)
+    points = np.pad(C[shown].astype(float), ((0, 0), (0, 1)))  # (n, embedding + 1)
+    axes.set(xlabel="first number", ylabel="second number")
+    if C.shape[1] > 2:
+        points -= points.mean(axis=0)
+        points /= np.linalg.norm(points, axis=1, keepdims=True) + 1e-9
+        U, S, _ = np.linalg.svd(points, full_matrices=False)
+        points = U * S  # (n, embedding + 1)
+        axes.set(xlabel="first principal component", ylabel="second principal component")
+    points = points[:, :2]  # (n, 2)
+    scale = np.ptp(points, axis=0) + 1e-3  # (2,)
+    places = spread(points / scale, 0.045) * scale  # (n, 2)
+    for token, (x, y), (left, top) in zip(shown, points, places):
+        color = "C3" if itos[token] in ".aeiou" else "C0"
+        axes.plot([x, left], [y, top], color="0.8", linewidth=0.7)
+        font = {"size": 13, "weight": "bold", "ha": "center", "va": "center"}
+        axes.text(left, top, itos[token], color=color, parse_math=False, **font)
+    axes.set_title("Embedding, with . and the vowels in red")
+
+
+def draw_run(path, losses, start, net, itos, Y):
+    """The smoothed loss, on an axis that leaves out the high losses at first, and the embedding."""
+    figure, (left, right) = new_figure(2)
+    width = math.ceil(len(losses) / 100)
+    if losses:
+        curve = smoothed(losses, width)  # (steps - width + 1,)
+        left.plot(start + width + np.arange(len(curve)), curve, linewidth=1)
+        rest = curve[len(curve) // 20 :]
+        left.set_ylim(rest.min() - 0.05, rest.max() + 0.05)
+    left.set(xlabel="step", ylabel="loss in nats", title=f"Training loss, mean of {width:,} steps")
+    draw_embedding(right, net.params.C, itos, Y)
+    figure.savefig(path)
+
+
+# ------------------------------------------------------------------------------------ checkpoints
+
+SAVE_EVERY = 5.0  # seconds
+
+
+def save(path, net, step, run):
+    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole."""
+    path = os.path.realpath(path)
+    beside = f"{path}.{os.getpid()}.tmp"  # a name of its own for each process
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, theta=net.theta, step=step, run=json.dumps(run))
+        os.replace(beside, path)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def load(path):
+    """Read a checkpoint -> theta, the number of steps done, and the settings of its run."""
+    with open(path, "rb") as file:
+        try:
+            archive = np.load(file)
+            run = dict(json.loads(str(archive["run"])))
+            return archive["theta"], int(archive["step"]), run
+        except Exception:  # zipfile, zlib, NumPy and json each raise their own
+            raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
+
+
+def restore(path, net, run):
+    """Fill theta from a checkpoint of this very run -> the number of steps done."""
+    theta, step, saved = load(path)
+    for name, value in run.items():
+        if saved.get(name) != value:
+            difference = f"{name} {saved.get(name)!r:.50}, not {value!r:.50}"
+            raise click.ClickException(f"{path} belongs to another run, with {difference}")
+    fits = (theta.shape, theta.dtype) == (net.theta.shape, net.theta.dtype)
+    if not (fits and np.isfinite(theta).all() and 0 <= step <= run["steps"]):
+        raise click.ClickException(f"{path} is damaged or not a checkpoint")
+    net.theta[:] = theta
+    return step
+
+
+def resume(ctx, option, path):
+    """Make the settings in a checkpoint the defaults of the other options."""
+    if path == "":
+        raise click.BadParameter("the name of a file is missing.")
+    if path and os.path.exists(path):
+        ctx.default_map = {name: str(value) for name, value in load(path)[-1].items()}
+    return path
+
+
+# ----------------------------------------------------------------------------------- command line
+
+
+def fit(net, training, start, steps, checkpoint, run):
+    """Train with a progress bar, ten lines of losses and checkpoints -> the loss of each step.
+
+    Ctrl-C ends the training after the step it falls into. Raises click.ClickException if the loss
+    diverges.
+    """
+    losses, shown, stop, vocab = [], 0, [], len(net.params.C)
+    live = sys.stdout.isatty() and sys.stderr.isatty()
+    options = {"hidden": not live, "file": sys.stderr, "update_min_steps": 100}
+    options["item_show_func"] = lambda item: item and f"loss {item[1]:.4f}"
+    guess = f"uniform guess: ln {vocab} = {math.log(vocab):.4f}"
+    interrupt = signal.signal(signal.SIGINT, lambda *_: stop.append("Ctrl-C"))
+    click.echo(f"    step      loss, mean since the row above; {guess}")
+    began = saved = time.perf_counter()
+    try:
+        with click.progressbar(training, steps - start, **options) as bar:
+            for step, loss in bar:
+                losses.append(loss)
+                last = step == steps or bool(stop)
+                due = last or time.perf_counter() - saved > SAVE_EVERY
+                if not math.isfinite(loss) or due and not np.isfinite(net.theta).all():
+                    message = "try a lower --lr, or --gradcheck if you changed the code"
+                    raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
+                if step == 1 or last or step % math.ceil(steps / 10) == 0:
+                    clear = "\r\033[K" if live else ""  # the bar
+                    click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
+                    shown = len(losses)
+                if due:
+                    if checkpoint:
+                        save(checkpoint, net, step, run)
+                    saved = time.perf_counter()
+                if stop:
+                    break
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    seconds, done = time.perf_counter() - began, len(losses)
+    click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
+    return losses
+
+
+def show_gradient_check(rng):
+    click.echo("array  largest relative error")
+    errors = check_gradients(rng)
+    for name, error in errors.items():
+        click.echo(f"{name:5}  {error:22.1e}  {'ok' if error < 1e-6 else 'WRONG'}")
+    if wrong := [name for name, error in errors.items() if not error < 1e-6]:
+        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
+    click.echo("every gradient agrees with central differences within 1e-6")
 
 
 def positive(text):
@@ -452,7 +437,7 @@ def positive(text):
 
 FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False)
 DECAY = "linear: to 0. step: to a tenth after half of the steps."
-PLOT = "Picture of loss and embedding to draw (needs matplotlib)."
+PLOT = "Picture of loss and embedding to draw, .png, .svg or .pdf (needs matplotlib)."
 CHECKPOINT = "Resume from this file if it exists; save to it every 5 seconds."
 
 
@@ -469,7 +454,7 @@ CHECKPOINT = "Resume from this file if it exists; save to it every 5 seconds."
 @click.option("--samples", type=click.IntRange(0, 10_000), default=20, help="Words to make up.")
 @click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
 @click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
-@click.option("--checkpoint", type=FILE, help=CHECKPOINT)
+@click.option("--checkpoint", type=FILE, is_eager=True, callback=resume, help=CHECKPOINT)
 @click.option("--plot", type=FILE, help=PLOT)
 @click.option("--gradcheck", is_flag=True, help="Check the gradients and exit.")
 @click.option("--find-lr", is_flag=True, help="Try learning rates from 0.001 to 1 and exit.")
@@ -483,44 +468,57 @@ def main(
     split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if gradcheck:
         return show_gradient_check(rng)
-    if plot:
-        check_plot(plot)
+    if plot is not None and not plot.endswith((".png", ".svg", ".pdf")):
+        raise click.BadParameter("draws .png, .svg or .pdf", param_hint="--plot")
+    if find_lr and checkpoint:
+        raise click.UsageError("--find-lr starts from new parameters: it takes no --checkpoint")
     words = load_words(data)
     stoi, itos = build_vocab(words)
-    if unknown := set(prefix) - set("".join(words)):
-        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
-    net = {"context": context, "embedding": embedding, "hidden": hidden}
-    facts = {"script": "mlp.py", "words": len(words), "alphabet": "".join(stoi), "seed": seed}
-    facts |= net
-    params = init_params(rng, len(stoi), **net)
-    click.echo(
-        f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
-        f"{params.flat.size:,} parameters"
-    )
-    if find_lr:
-        return show_learning_rates(params, X, Y, batch_size, seed, plot)
-
-    def rate(done):
-        return lr * SCHEDULES[lr_decay](done)
-
+    net = Net(rng, len(stoi), context, embedding, hidden)
+    checksum = zlib.crc32("\n".join(words).encode())
+    run = {
+        "script": "mlp.py", "words": f"{len(words):,} ({checksum:08x})", "seed": seed,
+        "context": context, "embedding": embedding, "hidden": hidden, "steps": steps,
+        "batch_size": batch_size, "lr": lr, "lr_decay": lr_decay,
+    }  # fmt: skip
     start, losses = 0, []
     if checkpoint and os.path.exists(checkpoint):
-        start = restore(checkpoint, params, facts)
-        click.echo(f"{checkpoint}: {start:,} steps done")
-    if start < steps:
-        training = train(params, X, Y, steps, batch_size, rate, seed, start)
-        losses = fit(params, training, start, steps, checkpoint, facts)
-    show_losses(params, splits)
-    show_samples(words, sample(params, rng, itos, samples, prefix, temperature))
+        start = restore(checkpoint, net, run)
+        click.echo(f"{checkpoint}: {start:,} of {steps:,} steps done")
+    if unknown := set(prefix) - set("".join(words)):
+        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
+    click.echo(
+        f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
+        f"{net.theta.size:,} parameters"
+    )
+    if find_lr:
+        return find_rate(net, X, Y, batch_size, seed, plot)
+
     if plot:
-        draw_run(plot, losses, start, params, itos)
+        draw_run(plot, losses, start, net, itos, Y)  # fails now, if it must, not after the training
+    if start < steps:
+        if checkpoint:
+            save(checkpoint, net, start, run)  # likewise
+        schedule = SCHEDULES[lr_decay]
+        training = train(net, X, Y, steps, batch_size, lr, schedule, seed, start)
+        losses = fit(net, training, start, steps, checkpoint, run)
+
+    click.echo("split      loss  perplexity = exp(loss): a guess among so many characters")
+    for name, (x, y) in zip(("train", "dev", "test"), splits):
+        loss = evaluate(net, x, y)
+        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
+    known = set(words)
+    for word in sample(net, rng, itos, context, samples, prefix, temperature):
+        click.echo(word if word in known else f"{word:19} new")
+    if plot:
+        draw_run(plot, losses, start, net, itos, Y)
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
-    except OSError as error:
+    except (ImportError, MemoryError, OSError) as error:
         sys.exit(f"Error: {error}")

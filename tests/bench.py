@@ -328,11 +328,11 @@ SIZES = (27, 3, 10, 200)
 
 
 def our_steps(X, Y):
-    params, seeds = mlp.init_params(np.random.default_rng(0), *SIZES), count()
+    net, seeds = mlp.Net(np.random.default_rng(0), *SIZES), count()
 
     def run():
         began = time.perf_counter()
-        for _ in mlp.train(params, X, Y, STEPS, BATCH, lambda done: 0.1, next(seeds)):
+        for _ in mlp.train(net, X, Y, STEPS, BATCH, 0.1, lambda done: 1.0, next(seeds)):
             pass
         return (time.perf_counter() - began) / STEPS
 
@@ -356,7 +356,7 @@ def torch_steps(X, Y):
     import torch
 
     torch.set_num_threads(1)
-    start = mlp.init_params(np.random.default_rng(0), *SIZES)
+    start = mlp.Net(np.random.default_rng(0), *SIZES).params
     params = [torch.tensor(np.ascontiguousarray(array), requires_grad=True) for array in start]
     C, W1, b1, W2, b2 = params
     X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
@@ -383,7 +383,7 @@ def jax_steps(X, Y):
     import jax
     import jax.numpy as jnp
 
-    params = mlp.Params(*map(jnp.array, mlp.init_params(np.random.default_rng(0), *SIZES)))
+    params = mlp.Arrays(*map(jnp.array, mlp.Net(np.random.default_rng(0), *SIZES).params))
     X, Y = jnp.array(X.astype(np.int32)), jnp.array(Y.astype(np.int32))
 
     def loss_of(params, X, Y):
@@ -417,8 +417,7 @@ def process(*command):
 def bench_mlp():
     words, stoi, _, (X, Y) = names()
     ours = our_steps(X, Y)
-    params = mlp.init_params(np.random.default_rng(0), *SIZES)
-    loss, _ = mlp.loss_and_gradients(params, X[:BATCH], Y[:BATCH])
+    loss = mlp.loss_and_gradients(mlp.Net(np.random.default_rng(0), *SIZES), X[:BATCH], Y[:BATCH])
     row("mlp: the six matrix products, a step", six_products(), ours, "µs", 15)
     for name, package, peer in (("PyTorch", "torch", torch_steps), ("JAX", "jax", jax_steps)):
         if installed(package, f"mlp: {name}, a step"):

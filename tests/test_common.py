@@ -96,8 +96,14 @@ def test_split_needs_six_words():
 
 @pytest.mark.parametrize(
     "content",
-    ["anna\nzoë\n", "anna\r\nzoë\r\n", "\ufeffanna\nzoë", "\n\n anna \n\t\nzoë\t\n\n"],
-    ids=["plain", "CRLF", "BOM", "blanks"],
+    [
+        "anna\nzoë\n",
+        "anna\r\nzoë\r\n",
+        "\ufeffanna\nzoë",
+        "anna\n\ufeffzoë",
+        "\n\n anna \n\t\nzoë\t\n\n",
+    ],
+    ids=["plain", "CRLF", "BOM", "BOM in the middle", "blanks"],
 )
 def test_line_ends_marks_and_blanks_around_words_are_dropped(tmp_path, content):
     assert load_words(write(tmp_path, content)) == ["anna", "zoë"]
