@@ -1,18 +1,14 @@
 #!/usr/bin/env -S uv run --script
 """Stage 1: an autograd engine, and a neural network on top of it.
 
-Every Value remembers the Values it was computed from, and its slope along each of them: its local
-derivative. For L = f(u) with u = g(x), the chain rule says
+Every Value is a number that remembers the Values it was computed from, and its slope along each of
+them: its local derivative. For L = f(u) with u = g(x), the chain rule says
 
     dL/dx = du/dx * dL/du      the slope along the edge * the gradient of the node above
 
 and where x is used several times, the contributions add up. `backward` applies this once to every
 edge of the graph, from the result down to the leaves: reverse-mode automatic differentiation.
 After Andrej Karpathy's micrograd and the lecture "The spelled-out intro to neural networks".
-
-A graph has no cycles: reference counting alone frees it. Python's cyclic garbage collector only
-traverses it in vain, for graphs of many thousand nodes up to half of the time. The command below
-switches it off; in your own code, call gc.disable() too.
 
     python micrograd.py                        derivatives, and a training in 20 steps
     python micrograd.py --dataset moons        separate two half moons
@@ -25,10 +21,8 @@ switches it off; in your own code, call gc.disable() too.
 # ///
 
 import gc
-import io
 import math
 import sys
-from numbers import Real
 from operator import mul
 from pathlib import Path
 
@@ -39,19 +33,21 @@ import numpy as np
 
 
 class Value:
-    """A number, or a batch of numbers, that knows how it was computed.
+    """A number that knows how it was computed.
 
-    data: a float, or a float64 array (N,). grad: the derivative, with respect to this Value, of the
-    Value that backward() was called on; of the shape of data. children: the Values it was computed
-    from. slopes: its derivative along each of them. Where a number meets a batch, the number's
-    gradient is the sum over the batch.
+    data: the number. grad: the derivative, with respect to it, of the Value that backward() was
+    called on. children: the Values it was computed from. slopes: its derivative along each of them.
+
+    In the lecture, every operation defines a function `_backward` that applies the chain rule to
+    its own children. The chain rule is always the same, only the slopes differ: here an operation
+    states its slopes, and the chain rule stands once, in backward().
     """
 
     __slots__ = ("data", "grad", "children", "slopes", "op", "label")
-    __array_ufunc__ = None  # leaves array + Value to Value.__radd__
+    __array_ufunc__ = None  # NumPy numbers leave `number + value` to Value.__radd__
 
     def __init__(self, data, children=(), slopes=(), op="", label=""):
-        self.data = data if type(data) is float else real(data)
+        self.data = float(data)
         self.grad = 0.0
         self.children = children
         self.slopes = slopes
@@ -99,33 +95,34 @@ class Value:
         return Value(other) / self
 
     def tanh(self):
-        t = math.tanh(self.data) if type(self.data) is float else np.tanh(self.data)
+        t = math.tanh(self.data)
         return Value(t, (self,), (1 - t * t,), "tanh")
 
     def relu(self):
-        positive = max(self.data, 0.0) if type(self.data) is float else np.maximum(self.data, 0.0)
-        return Value(positive, (self,), (1.0 * (self.data > 0),), "relu")
+        return Value(max(self.data, 0.0), (self,), (float(self.data > 0),), "relu")
 
     def exp(self):
-        e = math.exp(self.data) if type(self.data) is float else np.exp(self.data)
+        e = math.exp(self.data)
         return Value(e, (self,), (e,), "exp")
 
     def log(self):
-        logarithm = math.log(self.data) if type(self.data) is float else np.log(self.data)
-        return Value(logarithm, (self,), (1 / self.data,), "log")
-
-    def mean(self):
-        """The mean of a batch, a number."""
-        share = np.full(len(self.data), 1 / len(self.data))  # (N,)
-        return Value(self.data.mean(), (self,), (share,), "mean")
+        return Value(math.log(self.data), (self,), (1 / self.data,), "log")
 
     def backward(self):
         """Add the derivative of self with respect to every leaf below it to the leaf's grad.
 
-        For a batch, the derivative of its sum. A leaf keeps its grad until it is set to 0: a second
-        call doubles it. Each call recomputes the grads of the nodes in between.
+        A leaf keeps its grad until it is set to 0, so that several losses can add up in it. To
+        forget that between two steps of a training is the classic mistake:
+
+            a = Value(3.0)
+            (a * a).backward()  # a.grad is 6
+            (a * a).backward()  # a.grad is 12
+
+        Each call recomputes the grads of the nodes in between.
         """
-        order, seen = [], {self}  # order: children before parents, without the leaves
+        # Sort the nodes so that children come before parents, without the leaves. The lecture's
+        # sort calls itself for every child: a chain of a thousand additions is too deep for that.
+        order, seen = [], {self}
         stack = [(self, iter(self.children))]
         while stack:
             node, children = stack[-1]
@@ -140,37 +137,25 @@ class Value:
         for node in order:
             if node.children:  # self may be a leaf
                 node.grad = 0.0
-        self.grad += 1.0 if type(self.data) is float else np.ones_like(self.data)
+        self.grad += 1.0
         for node in reversed(order):
-            grad = node.grad
-            if type(node.data) is float:
-                if grad:  # nothing to pass on below a relu that is 0
-                    for child, slope in zip(node.children, node.slopes):
-                        child.grad += slope * grad
-            else:
+            if node.grad:  # nothing to pass on below a relu that is 0
                 for child, slope in zip(node.children, node.slopes):
-                    if type(child.data) is not float:
-                        child.grad += slope * grad
-                    elif type(slope) is float:  # a number in a batch
-                        child.grad += slope * float(grad.sum())
-                    else:
-                        child.grad += float(slope @ grad)
+                    child.grad += slope * node.grad
 
 
 def dot(weights, inputs, bias):
-    """w·x + b as one node: 2n + 1 children for n inputs, instead of 2n nodes."""
+    """w·x + b as one node with 2n + 1 children for n inputs, which are numbers or Values.
+
+    The operators would make 2n nodes of it, and a network spends most of its time on making nodes.
+    Raises ValueError if there are more or fewer inputs than weights.
+    """
+    if len(inputs) != len(weights):
+        raise ValueError(f"{len(weights)} inputs are needed, {len(inputs)} were given")
+    inputs = [each if isinstance(each, Value) else Value(each) for each in inputs]
     w, x = [weight.data for weight in weights], [each.data for each in inputs]
     total = sum(map(mul, w, x), bias.data)
     return Value(total, (*weights, *inputs, bias), (*x, *w, 1.0), "w·x+b")
-
-
-def real(data):
-    """A float, or a float64 array (N,). Raises TypeError for anything but real numbers."""
-    if isinstance(data, Real):
-        return float(data)
-    if isinstance(data, np.ndarray) and data.ndim == 1:
-        return data.astype(float, casting="safe")
-    raise TypeError(f"a Value holds a real number or an array (N,), not {data!r}")
 
 
 # -------------------------------------------------------------------------------- neural networks
@@ -181,8 +166,6 @@ ACTIVATIONS = {"tanh": Value.tanh, "relu": Value.relu, "linear": lambda x: x}
 class Module:
     """Something with parameters: those of its parts, unless it has its own."""
 
-    parts = ()
-
     def parameters(self):
         return [parameter for part in self.parts for parameter in part.parameters()]
 
@@ -192,7 +175,10 @@ class Module:
 
 
 class Neuron(Module):
-    """activation(w·x + b), with weights and bias drawn from U(-1, 1)."""
+    """activation(w·x + b), with weights and bias drawn from U(-1, 1).
+
+    rng: a NumPy generator, or a seed. Called with nin numbers or Values.
+    """
 
     def __init__(self, nin, activation="tanh", rng=None):
         rng = np.random.default_rng(rng)
@@ -201,10 +187,6 @@ class Neuron(Module):
         self.activation = ACTIVATIONS[activation]
 
     def __call__(self, x):
-        x = [x] if isinstance(x, Value) else x  # after a layer of a single neuron
-        if len(x) != len(self.w):
-            raise ValueError(f"a neuron with {len(self.w)} inputs was given {len(x)}")
-        x = [each if isinstance(each, Value) else Value(each) for each in x]
         return self.activation(dot(self.w, x, self.b))
 
     def parameters(self):
@@ -212,44 +194,49 @@ class Neuron(Module):
 
 
 class Layer(Module):
-    """nout neurons with the same inputs; a single one gives a Value, several a list."""
+    """nout neurons with the same inputs; gives a list of their nout outputs."""
 
     def __init__(self, nin, nout, activation="tanh", rng=None):
+        rng = np.random.default_rng(rng)  # one for all neurons: no two draw the same weights
         self.parts = [Neuron(nin, activation, rng) for _ in range(nout)]
 
     def __call__(self, x):
-        outputs = [neuron(x) for neuron in self.parts]
-        return outputs if len(outputs) > 1 else outputs[0]
+        return [neuron(x) for neuron in self.parts]
 
 
 class MLP(Module):
-    """Layers of nouts neurons, one after another; the last has an activation of its own."""
+    """Layers of nouts neurons, one after another; the last has an activation of its own.
+
+    Gives a Value if the last layer has one neuron, otherwise a list.
+    """
 
     def __init__(self, nin, nouts, activation="tanh", output="tanh", rng=None):
+        rng = np.random.default_rng(rng)
         activations = [activation] * (len(nouts) - 1) + [output]
         self.parts = [Layer(*sizes, rng) for sizes in zip([nin, *nouts], nouts, activations)]
 
     def __call__(self, x):
         for layer in self.parts:
             x = layer(x)
-        return x
+        return x[0] if len(x) == 1 else x
 
 
 def train(model, loss_of, steps, rate):
-    """Gradient descent: yield the loss before each step.
+    """Gradient descent: yield the loss before each step, and after the last.
 
     `rate` maps the share of the steps that are done to a learning rate.
     """
-    for step in range(steps):
+    for step in range(steps + 1):
         loss = loss_of(model)
         yield loss.data
-        model.zero_grad()
-        loss.backward()
-        for p in model.parameters():
-            p.data -= rate(step / steps) * p.grad
+        if step < steps:
+            model.zero_grad()
+            loss.backward()
+            for p in model.parameters():
+                p.data -= rate(step / steps) * p.grad
 
 
-# --------------------------------------------------------------------------------- what is learnt
+# ------------------------------------------------------------------- the examples of the lecture
 
 
 def expression(a=2.0, b=-3.0, c=10.0, f=-2.0):
@@ -262,11 +249,8 @@ def expression(a=2.0, b=-3.0, c=10.0, f=-2.0):
 def lecture_neuron():
     """tanh(x1*w1 + x2*w2 + b) with the lecture's numbers, an operation at a time: 0.7071."""
     x1, x2 = Value(2.0, label="x1"), Value(0.0, label="x2")
-    w1, w2, b = (
-        Value(-3.0, label="w1"),
-        Value(1.0, label="w2"),
-        Value(6.8813735870195432, label="b"),
-    )
+    w1, w2 = Value(-3.0, label="w1"), Value(1.0, label="w2")
+    b = Value(6.8813735870195432, label="b")
     n = x1 * w1 + x2 * w2 + b
     o = n.tanh()
     n.label, o.label = "n", "o"
@@ -278,7 +262,11 @@ YS = [1.0, -1.0, -1.0, 1.0]
 
 
 def squared_error(model):
+    """The sum of (prediction - target)^2 over the lecture's four samples."""
     return sum((model(x) - y) ** 2 for x, y in zip(XS, YS))
+
+
+# ------------------------------------------------------------------------------- two half moons
 
 
 def make_moons(rng, count=100, noise=0.1):
@@ -293,13 +281,13 @@ def make_moons(rng, count=100, noise=0.1):
 def margin_loss(model, X, y, alpha=1e-4):
     """mean of max(0, 1 - y * score), plus alpha times the sum of all squared parameters."""
     parameters = model.parameters()
-    losses = (1 - y * model([X[:, 0], X[:, 1]])).relu()
-    return losses.mean() + alpha * dot(parameters, parameters, Value(0.0))
+    losses = [(1 - target * model(x)).relu() for x, target in zip(X.tolist(), y.tolist())]
+    return sum(losses) / len(losses) + alpha * dot(parameters, parameters, Value(0.0))
 
 
 def scores(model, X):
     """The model's outputs for the rows of X (N, 2) -> (N,)."""
-    return model([X[:, 0], X[:, 1]]).data
+    return np.array([model(x).data for x in X.tolist()])
 
 
 # --------------------------------------------------------------------------------------- pictures
@@ -335,31 +323,20 @@ def boundary(model, X, y, columns=72, rows=22):
     return "\n".join("".join(line) for line in picture)
 
 
-def check_plot(path):
-    """Fail before training, not after it, if the picture cannot be drawn or written."""
-    try:
-        from matplotlib.figure import Figure
-
-        figure = Figure()
-        figure.text(0, 0, "x")
-        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
-        raise click.BadParameter(str(error), param_hint="--plot") from None
-    open(path, "ab").close()
-
-
 def draw_boundary(path, model, X, y):
-    """The two moons over the two half planes that the model separates."""
+    """The two moons, and the two regions into which the model divides the plane."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     low, high = X.min(axis=0) - 0.3, X.max(axis=0) + 0.3
-    across, up = np.meshgrid(*(np.linspace(low[i], high[i], 200) for i in (0, 1)))  # (200, 200)
+    across, up = np.meshgrid(*(np.linspace(low[i], high[i], 80) for i in (0, 1)))  # (80, 80)
     score = scores(model, np.stack([across.ravel(), up.ravel()], axis=1)).reshape(across.shape)
     axes.contourf(across, up, score > 0, levels=1, colors=["C0", "C1"], alpha=0.3)
-    axes.scatter(X[:, 0], X[:, 1], c=np.where(y > 0, "C1", "C0"), edgecolors="black")
-    axes.set(xlabel="x1", ylabel="x2", title="Where the score changes sign")
+    for target, color in ((-1, "C0"), (1, "C1")):
+        axes.scatter(*X[y == target].T, c=color, edgecolors="black", label=f"target {target:+}")
+    axes.set(xlabel="x1", ylabel="x2", title="Orange: the score is positive. Blue: negative")
+    axes.legend()
     figure.savefig(path)
 
 
@@ -380,30 +357,26 @@ def show_derivatives(nudge=1e-6):
 
 
 def fit(model, loss_of, steps, rate):
-    """Train the model -> all losses, before each step and after the last.
+    """Train with a progress bar, and print the loss at eleven steps, or fewer.
 
     Raises click.ClickException if the loss diverges.
     """
-    losses = []
-    try:
-        for loss in train(model, loss_of, steps, rate):
+    losses, live = [], sys.stdout.isatty() and sys.stderr.isatty()
+    training = train(model, loss_of, steps, rate)
+    with click.progressbar(training, steps + 1, hidden=not live, file=sys.stderr) as bar:
+        for step, loss in enumerate(bar):
+            if not math.isfinite(loss):
+                raise click.ClickException(f"the loss diverged at step {step}: try a lower --lr")
             losses.append(loss)
-        losses.append(loss_of(model).data)
-    except ArithmeticError:  # overflow: Python's own, or NumPy's where np.errstate asks for it
-        losses.append(math.nan)
-    if not np.isfinite(losses).all():
-        step = np.isfinite(losses).argmin()
-        raise click.ClickException(f"the loss diverged at step {step}: try a lower --lr")
-    return losses
+    click.echo("     step      loss")
+    for step in sorted({*range(0, steps, math.ceil(steps / 10) or 1), steps}):
+        click.echo(f"{step:9,}{losses[step]:10.4f}")
 
 
 def show_lecture(rng, steps, lr):
     model = MLP(3, [4, 4, 1], rng=rng)
     click.echo(f"\nMLP(3, [4, 4, 1]) on four samples, {len(model.parameters())} parameters")
-    losses = fit(model, squared_error, steps, lambda done: lr)
-    for first in range(0, len(losses), 5):
-        row = enumerate(losses[first : first + 5], first)
-        click.echo("   ".join(f"{step:4} {loss:.5f}" for step, loss in row))
+    fit(model, squared_error, steps, lambda done: lr)
     click.echo("\ntarget  prediction")
     for x, y in zip(XS, YS):
         click.echo(f"{y:6.0f}{model(x).data:12.4f}")
@@ -412,13 +385,12 @@ def show_lecture(rng, steps, lr):
 def show_moons(rng, steps, lr, plot):
     X, y = make_moons(rng)
     model = MLP(2, [16, 16, 1], "relu", "linear", rng)
-    click.echo(f"MLP(2, [16, 16, 1]) on 100 points, {len(model.parameters())} parameters\n")
-    losses = fit(model, lambda m: margin_loss(m, X, y), steps, lambda done: lr * (1 - 0.9 * done))
-    click.echo("step      loss")
-    for step in sorted({*range(0, steps, max(1, steps // 10)), steps}):
-        click.echo(f"{step:4}{losses[step]:10.4f}")
+    click.echo(f"MLP(2, [16, 16, 1]) on 100 points, {len(model.parameters())} parameters")
+    fit(model, lambda model: margin_loss(model, X, y), steps, lambda done: lr * (1 - 0.9 * done))
     accuracy = np.mean((scores(model, X) > 0) == (y > 0))
-    click.echo(f"\n{accuracy:.0%} of the points are on the right side\n\n{boundary(model, X, y)}")
+    click.echo(f"\n{accuracy:.0%} of the points are on the right side: x (target 1) where the")
+    click.echo("score is positive (#), o (target -1) where it is negative (.)\n")
+    click.echo(boundary(model, X, y))
     if plot:
         draw_boundary(plot, model, X, y)
 
@@ -441,10 +413,9 @@ DATASETS = {"lecture": (20, 0.05), "moons": (100, 1.0)}  # defaults of steps and
 @click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
 @click.option("--plot", type=FILE, help="Picture of the moons to draw (needs matplotlib).")
 @click.option("--graph", "graph_path", type=FILE, help="Write the graph of a neuron and exit.")
-@np.errstate(over="raise", invalid="raise", divide="raise")  # no silent inf or nan in a batch
 def main(dataset, steps, lr, seed, plot, graph_path):
     """Compute derivatives with an autograd engine, and train small networks with it."""
-    gc.disable()
+    gc.disable()  # graphs have no cycles: without it they are freed as well, in half the time
     rng = np.random.default_rng(seed)
     if graph_path:
         neuron = lecture_neuron()
@@ -453,8 +424,8 @@ def main(dataset, steps, lr, seed, plot, graph_path):
         return click.echo(f"dot -Tsvg {graph_path} -o neuron.svg    draws the graph")
     if plot and dataset != "moons":
         raise click.UsageError("--plot needs --dataset moons")
-    if plot:
-        check_plot(plot)
+    if plot and not plot.endswith((".png", ".svg", ".pdf")):
+        raise click.BadParameter("draws .png, .svg or .pdf", param_hint="--plot")
     default_steps, default_lr = DATASETS[dataset]
     steps, lr = default_steps if steps is None else steps, lr or default_lr
     if dataset == "moons":
@@ -467,5 +438,5 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
-    except OSError as error:
+    except (ImportError, OSError) as error:
         sys.exit(f"Error: {error}")

@@ -182,13 +182,8 @@ def classifier_step(cls, nin=16, hidden=32, classes=10, examples=60):
     return step
 
 
-def our_moons_step(model, X, y, batch, lr=0.1):
-    if batch:
-        loss = micrograd.margin_loss(model, X, y)
-    else:
-        losses = [(1 - t * model(x)).relu() for x, t in zip(X.tolist(), y.tolist())]
-        p = model.parameters()
-        loss = sum(losses) / len(losses) + 1e-4 * micrograd.dot(p, p, micrograd.Value(0.0))
+def our_moons_step(model, X, y, lr=0.1):
+    loss = micrograd.margin_loss(model, X, y)
     model.zero_grad()
     loss.backward()
     for p in model.parameters():
@@ -230,27 +225,18 @@ def bench_micrograd():
     gc.enable()
 
     X, y = micrograd.make_moons(np.random.default_rng(0))
-    nn = original_micrograd()
-    for name, batch, equal in (("numbers", False, 1e-12), ("batch", True, 1e-9)):
-        measure = f"micrograd: the original, moons, {name}"
-        if nn is None:
-            line(measure, "not measured: pip install micrograd")
-            continue
-        ours = micrograd.MLP(2, [16, 16, 1], "relu", "linear", np.random.default_rng(0))
-        theirs = nn.MLP(2, [16, 16, 1])
+    nn, measure = original_micrograd(), "micrograd: the original, a step on the moons"
+    if nn is None:
+        line(measure, "not measured: pip install micrograd")
+    else:
+        ours, theirs = micrograd.MLP(2, [16, 16, 1], "relu", "linear"), nn.MLP(2, [16, 16, 1])
         for p, q in zip(theirs.parameters(), ours.parameters()):
             p.data = q.data
         for _ in range(2):
-            a = our_moons_step(ours, X, y, batch)
-            b = original_moons_step(theirs, nn.Value, X, y)
-            assert abs(a - b) < equal, (a, b)
-        row(
-            measure,
-            timed(original_moons_step, theirs, nn.Value, X, y, calls=3),
-            timed(our_moons_step, ours, X, y, batch, calls=50),
-            "ms",
-            5,
-        )
+            a, b = our_moons_step(ours, X, y), original_moons_step(theirs, nn.Value, X, y)
+            assert abs(a - b) < 1e-12, (a, b)
+        theirs = timed(original_moons_step, theirs, nn.Value, X, y, calls=2)
+        row(measure, theirs, timed(our_moons_step, ours, X, y, calls=20), "ms", 5)
     code = (
         "import gc, micrograd, time; gc.disable(); t = time.perf_counter()\n"
         "v = w = micrograd.Value(0.0)\n"
