@@ -7,7 +7,8 @@ number of times that j follows i, and an alphabet of V characters,
     P[i, j] = (N[i, j] + smoothing) / sum_j (N[i, j] + smoothing)     (V, V), rows sum to 1
     loss    = mean of -log P[i, j] over all pairs of the data         in nats
 
-The network starts from random weights W instead, and descends the gradient of that loss. For n
+The network starts from random weights W instead, and descends the gradient of that loss. Row i of
+W holds the logits, unbounded scores, of what follows i; softmax makes probabilities of them. For n
 pairs of a character X and the next character Y,
 
     logits  = one_hot(X) @ W                                          (n, V), that is W[X]
@@ -19,9 +20,9 @@ Without the penalty it approaches the same table: only there does the gradient v
 contexts (--order) are counted the same way, as long as the table fits in memory. After the lecture
 "The spelled-out intro to language modeling: building makemore" (part 1).
 
-    python bigram.py                                 both models, side by side
-    python bigram.py --order 4 --smoothing auto      counting, as far as it goes
-    python bigram.py --model net --prefix ma         names that start with ma, by the network
+    python bigram.py                               both models, side by side
+    python bigram.py --order 4 --smoothing auto    counting, as far as it goes
+    python bigram.py --model net --prefix ma       names that start with ma, by the network
 """
 
 # /// script
@@ -29,12 +30,11 @@ contexts (--order) are counted the same way, as long as the table fits in memory
 # dependencies = ["numpy>=2.2", "click>=8.2"]
 # ///
 
-import io
 import math
 import os
 import sys
 import time
-from pathlib import Path
+import warnings
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on matrices this small, threads only wait
 
@@ -85,33 +85,31 @@ def mean_loss(N, P):
 # ---------------------------------------------------------------------------------------- learning
 
 
-def one_hot(tokens, vocab, dtype):
-    """Tokens (n,) -> (n, vocab) with a single 1 in each row."""
-    return np.eye(vocab, dtype=dtype)[tokens]
-
-
 def softmax(logits):
-    """Rows of scores -> rows of probabilities.
+    """Rows of logits -> rows of probabilities.
 
     Shifting a row by its maximum does not change its softmax, and exp cannot overflow.
     """
-    counts = np.exp(logits - logits.max(axis=1, keepdims=True))
+    counts = np.exp(logits - logits.max(axis=1, keepdims=True))  # (n, V)
     return counts / counts.sum(axis=1, keepdims=True)
 
 
 def loss_and_gradients(W, X, Y, l2=0.0):
-    """W (V, V), inputs X (n,), targets Y (n,) -> (loss in nats, dW (V, V)): the definition.
+    """W (V, V), inputs X (n,) or (n, 1), targets Y (n,) -> (loss in nats, dW (V, V)).
 
-    Training uses loss_and_gradients_of_counts, which the tests compare with this.
+    For a row z of logits with the target y, and p = softmax(z),
 
-    For a row z of logits with the target y, and p = softmax(z), loss = log(sum_j exp z_j) - z_y and
-    dloss/dz_i = p_i - [i = y]. The mean divides that by n.
+        loss = -log p_y = log(sum_j exp z_j) - z_y
+        dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
+
+    which the mean divides by n.
     """
-    inputs = one_hot(np.ravel(X), len(W), W.dtype)  # (n, V)
-    targets = one_hot(np.ravel(Y), len(W), W.dtype)  # (n, V)
-    probs = softmax(inputs @ W)  # (n, V)
+    inputs = np.eye(len(W), dtype=W.dtype)[np.ravel(X)]  # (n, V), one-hot rows
+    targets = np.eye(len(W), dtype=W.dtype)[Y]  # (n, V)
+    logits = inputs @ W  # (n, V)
+    probs = softmax(logits)  # (n, V)
     loss = -np.log(probs[targets == 1]).mean() + l2 * (W**2).mean()
-    dlogits = (probs - targets) / len(targets)  # (n, V)
+    dlogits = (probs - targets) / len(Y)  # (n, V)
     dW = inputs.T @ dlogits + 2 * l2 * W / W.size  # (V, V)
     return float(loss), dW
 
@@ -119,9 +117,10 @@ def loss_and_gradients(W, X, Y, l2=0.0):
 def loss_and_gradients_of_counts(W, N, l2=0.0):
     """The same from the counts N (V, V) of the n pairs (X, Y), at a cost independent of n.
 
-    Examples with the same input i share the logits W[i], so that their dlogits add up to
+    The pairs that begin with i share the logits W[i]. There are n_i = sum_j N[i, j] of them, and
+    their dlogits add up to
 
-        sum over them of (softmax(W[i]) - one_hot(y)) / n = (N[i].sum() * softmax(W[i]) - N[i]) / n
+        sum over them of (softmax(W[i]) - one_hot(y)) / n = (n_i * softmax(W[i]) - N[i]) / n
     """
     n = N.sum()
     logits = W - W.max(axis=1, keepdims=True)  # (V, V)
@@ -151,20 +150,16 @@ def sample(P, rng, itos, number, prefix="", temperature=1.0, longest=100):
     """
     stoi = {character: token for token, character in itos.items()}
     context = P.ndim - 1
-    start = context + len(prefix)
-    tokens = np.zeros((number, start + longest), int)  # every word starts with `context` dots
-    tokens[:, context:start] = [stoi[character] for character in prefix]
+    tokens = np.tile([0] * context + [stoi[c] for c in prefix], (number, 1))  # (number, length)
     unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot yet
-    for end in range(start, context + longest):
-        if not len(unfinished):
-            break
-        X = tokens[unfinished, end - context : end]  # (U, context)
-        probs = P[tuple(X.T)]  # (U, V)
+    while len(unfinished) and tokens.shape[1] < context + longest:
+        probs = P[tuple(tokens[unfinished, -context:].T)]  # (U, V)
         probs /= probs.max(axis=1, keepdims=True)
         cumulative = (probs ** (1 / temperature)).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
         token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens[unfinished, end] = token
+        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # a dot more for every word
+        tokens[unfinished, -1] = token
         unfinished = unfinished[token != 0]
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
 
@@ -173,39 +168,16 @@ def sample(P, rng, itos, number, prefix="", temperature=1.0, longest=100):
 
 
 def most_frequent(N, number):
-    """The tokens of the most frequent characters, ascending -> (number,) or fewer."""
-    return np.sort(np.argsort(-N.sum(axis=0), kind="stable")[:number])
-
-
-def heat_map(N, itos, shades=" .:-=+*#%@"):
-    """The counts of pairs as shades of text, for as many characters as fit 80 columns."""
-    tokens = most_frequent(N, 39)
-    counts = np.log1p(N[np.ix_(tokens, tokens)])  # (39, 39) or smaller
-    levels = np.rint(counts / counts.max() * (len(shades) - 1)).astype(int)
-    characters = [itos[token] for token in tokens]
-    lines = ["  " + " ".join(characters)]
-    lines += [f"{c} " + " ".join(shades[i] for i in row) for c, row in zip(characters, levels)]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def check_plot(path):
-    """Fail before training, not after it, if the picture cannot be drawn or written."""
-    try:
-        from matplotlib.figure import Figure
-
-        figure = Figure()
-        figure.text(0, 0, "x")
-        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
-        raise click.BadParameter(str(error), param_hint="--plot") from None
-    open(path, "ab").close()
+    """The tokens of the most frequent characters, the first one first -> (number,) or fewer."""
+    return np.argsort(-N.sum(axis=0), kind="stable")[:number]
 
 
 def draw_counts(path, N, itos):
-    """The table as a picture: each cell with its pair and its count, at most 40 x 40."""
+    """The counts of pairs N (V, V) as a picture, each cell with its pair, at most 40 x 40."""
     from matplotlib.figure import Figure
 
-    tokens = most_frequent(N, 40)
+    warnings.filterwarnings("ignore", "Glyph")  # a box stands for a character the font lacks
+    tokens = np.sort(most_frequent(N, 40))
     counts = N[np.ix_(tokens, tokens)]  # (40, 40) or smaller
     figure = Figure(figsize=(16, 16), layout="constrained")
     axes = figure.subplots()
@@ -216,6 +188,8 @@ def draw_counts(path, N, itos):
         axes.text(j, i, pair, ha="center", va="bottom", color=color, fontsize=9, parse_math=False)
         axes.text(j, i, number, ha="center", va="top", color=color, fontsize=7)
     axes.axis("off")
+    title = f"Counts of pairs: how often the second character follows the first ({N.sum():,} pairs)"
+    axes.set_title(title, size=20)
     figure.savefig(path)
 
 
@@ -223,13 +197,13 @@ def draw_counts(path, N, itos):
 
 
 def show_pairs(N, itos):
-    """The ten most frequent pairs, and all of them as shades."""
-    cells = np.argsort(-N, axis=None, kind="stable")[:10]
-    pairs = [f"{itos[i]}{itos[j]} {N[i, j]:<8,}" for i, j in zip(*np.unravel_index(cells, N.shape))]
-    click.echo("\nthe ten most frequent pairs")
-    click.echo("".join(pairs[:5]).rstrip() + "\n" + "".join(pairs[5:]).rstrip())
-    click.echo("\nall pairs: first character down, next across; from none to most  .:-=+*#%@")
-    click.echo(heat_map(N, itos))
+    """The counts of the pairs N (V, V) of the six most frequent characters."""
+    tokens = most_frequent(N, 6)
+    which = "all pairs" if len(N) <= 6 else "pairs of the six most frequent characters"
+    click.echo(f"\n{which}, first down, next across")
+    click.echo(" " + "".join(f"{itos[j]:>8}" for j in tokens))
+    for i in tokens:
+        click.echo(itos[i] + "".join(f"{N[i, j]:8,}" for j in tokens))
 
 
 def show_word(word, P, stoi, itos):
@@ -240,47 +214,43 @@ def show_word(word, P, stoi, itos):
     for context, target, p in zip(X.tolist(), Y.tolist(), probs):
         run = "".join(itos[token] for token in [*context, target])
         click.echo(f"{run:{len(word)}}{p:13.4f}{abs(np.log(p)):6.2f}")
-    click.echo(f"mean of -log: {abs(np.log(probs).mean()):.4f}, the loss of this word")
+    click.echo(f"mean of -log: {abs(np.log(probs).mean()):.4f} nats, the loss of this word")
+
+
+def show_one_step(W, words, stoi, l2):
+    """The loss and the gradient of a few words, by their one-hot rows and by their counts."""
+    by_rows, dW_by_rows = loss_and_gradients(W, *build_dataset(words, stoi, 1), l2)
+    by_counts, dW_by_counts = loss_and_gradients_of_counts(W, count(words, stoi), l2)
+    apart = np.abs(dW_by_rows - dW_by_counts).max()
+    click.echo(f"\none step of the net on {len(words)} words: loss {by_rows:.6f} by one-hot rows,")
+    click.echo(f"{by_counts:.6f} by their counts, and gradients at most {apart:.0e} apart. So the")
+    click.echo("training goes on from the counts: they hold all that loss and gradient need.")
 
 
 def show_training(W, N, steps, lr, l2):
-    """Train W in place, with ten lines of losses -> all losses.
+    """Train W (V, V) in place on the counts N, with six rows of losses.
 
-    Raises click.ClickException if the loss diverges.
+    Each row has the largest difference between the learnt and the counted table. Raises
+    click.ClickException if the loss diverges.
     """
-    losses, began, vocab = [], time.perf_counter(), len(W)
-    click.echo("\n    step      loss")
-    try:
-        for step, loss in train(W, N, steps, lr, l2):
-            losses.append(loss)
-            if step == 1 or step % math.ceil(steps / 10) == 0:
-                guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-                click.echo(f"{step:8,} {loss:9.4f}{guess if step == 1 else ''}")
-    except KeyboardInterrupt:
-        click.echo(err=True)  # ends the line of ^C; what has been learnt is shown
+    losses, counted, began = [], probabilities(N, 0), time.perf_counter()
+    click.echo(f"    step      loss  off by   uniform guess: ln {len(W)} = {math.log(len(W)):.4f}")
+    for step, loss in train(W, N, steps, lr, l2):
+        losses.append(loss)
+        if step == 1 or step % math.ceil(steps / 5) == 0:
+            click.echo(f"{step:8,} {loss:9.4f}  {np.abs(softmax(W) - counted).max():.4f}")
     seconds, done = time.perf_counter() - began, len(losses)
     if not (np.isfinite(losses).all() and np.isfinite(W).all()):
         raise click.ClickException("the loss diverged: try a lower --lr")
     click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
-    return losses
-
-
-def show_agreement(N, W, l2, losses):
-    """How far apart the counted and the learnt tables are, and why."""
-    counted, learnt = probabilities(N, 0), softmax(W)  # (V, V), (V, V)
-    by_counting, by_learning = mean_loss(N, counted), mean_loss(N, learnt)
-    apart = np.abs(learnt - counted).max()
-    click.echo(f"\nloss by counting {by_counting:.4f}, by learning {by_learning:.4f}")
-    click.echo(f"largest difference between the two tables {apart:.4f}")
     if (np.diff(losses) > 1e-9).any():
         click.echo("The loss rose on the way, so the training did not converge: try a lower --lr.")
     elif l2:
         click.echo("The penalty pulls the learnt probabilities towards each other.")
     else:
-        click.echo("With more steps the difference approaches 0: the gradient in row i of W is")
-        click.echo("(n_i softmax(W_i) - N_i) / n, where n_i sums row N_i. It vanishes only where")
+        click.echo("off by: the largest difference from the table of counts. It approaches 0:")
         click.echo(
-            "softmax(W_i) = N_i / n_i, the counted row; a count of 0 is never quite reached."
+            "the gradient in row i, (n_i softmax(W_i) - N_i) / n, is 0 where the two agree."
         )
 
 
@@ -292,20 +262,6 @@ def choose_smoothing(N_train, N_dev):
     for smoothing, loss in zip(grid, losses):
         click.echo(f"{smoothing:9g} {loss:9.4f}{'  <' if loss == min(losses) else ''}")
     return grid[int(np.argmin(losses))]
-
-
-def show_losses(rows):
-    """Rows of {name: (counts, probabilities)}."""
-    click.echo("\nsplit            loss  perplexity")
-    for name, (N, P) in rows.items():
-        loss = mean_loss(N, P)
-        click.echo(f"{name:11} {loss:9.4f} {np.exp(loss):#11.4g}")
-
-
-def show_samples(words, samples):
-    known = set(words)
-    for word in samples:
-        click.echo(word if word in known else f"{word:19} new")
 
 
 def positive(text):
@@ -326,23 +282,26 @@ def number_or_auto(text):
 
 
 FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False)
+SPLITS = "train", "dev", "test"
 SMOOTHING = "Added to every count; auto: the best on dev."
-MODEL = "The model that makes up words."
+STEPS = "Training steps of the net (it needs --order 2)."
+MODEL = "The model that makes up words; net: it alone."
+PLOT = "Picture of the counts of pairs to draw, .png, .svg or .pdf (needs matplotlib)."
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=WORDS, default=NAMES, show_default="names.txt", help="Word list.")
 @click.option("--order", type=click.IntRange(2, 20), default=2, help="Length of the runs to count.")
 @click.option("--smoothing", type=number_or_auto, default=1.0, help=SMOOTHING)
-@click.option("--steps", type=click.IntRange(0, 10**6), default=200, help="Training steps.")
-@click.option("--lr", type=positive, default=50.0, help="Learning rate.")
-@click.option("--l2", type=not_negative, default=0.0, help="Weight of mean(W^2) in the loss.")
+@click.option("--steps", type=click.IntRange(0, 10**6), default=20_000, help=STEPS)
+@click.option("--lr", type=positive, default=50.0, help="Learning rate of the net.")
+@click.option("--l2", type=not_negative, default=0.0, help="Weight of mean(W^2) in its loss.")
 @click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
 @click.option("--model", type=click.Choice(["counts", "net"]), default="counts", help=MODEL)
 @click.option("--samples", type=click.IntRange(0, 100_000), default=20, help="Words to make up.")
 @click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
 @click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
-@click.option("--plot", type=FILE, help="Picture of the counts to draw (needs matplotlib).")
+@click.option("--plot", type=FILE, help=PLOT)
 @np.errstate(all="ignore")  # what overflows shows in the loss
 def main(
     data, order, smoothing, steps, lr, l2, seed, model, samples, prefix, temperature, plot
@@ -352,38 +311,54 @@ def main(
     split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if model == "net" and order != 2:
         raise click.UsageError("--model net needs --order 2")
-    if plot:
-        check_plot(plot)
+    if plot is not None and not plot.endswith((".png", ".svg", ".pdf")):
+        raise click.BadParameter("draws .png, .svg or .pdf", param_hint="--plot")
     words = load_words(data)
     stoi, itos = build_vocab(words)
     if unknown := set(prefix) - set("".join(words)):
         raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
-    train_N, dev_N, test_N = (count(part, stoi, order) for part in split_words(words, split_rng))
-    N = train_N + dev_N + test_N  # (V,) * order, of all words
-    click.echo(f"{len(words):,} words, {len(stoi)} characters, {N.sum():,} runs of {order}")
+    train_words, *others = split_words(words, split_rng)
+    splits = [count(part, stoi, order) for part in (train_words, *others)]
+    N = sum(splits)  # (V,) * order, of all words
     pairs = N.reshape(-1, len(stoi), len(stoi)).sum(axis=0)  # (V, V)
-    show_pairs(pairs, itos)
-    if smoothing == "auto":
-        smoothing = choose_smoothing(train_N, dev_N)
-    P, train_P = probabilities(N, smoothing), probabilities(train_N, smoothing)
-    show_word(words[0], P, stoi, itos)
-
-    W = rng.standard_normal((len(stoi), len(stoi)))  # (V, V)
-    if order == 2:
-        losses = show_training(W, N, steps, lr, l2)
-        show_agreement(N, W, l2, losses)
-    rows = {"all, 0": (N, probabilities(N, 0)), f"all, {smoothing:g}": (N, P)}
-    rows |= {"train": (train_N, train_P), "dev": (dev_N, train_P), "test": (test_N, train_P)}
-    show_losses(rows)
-    P = P if model == "counts" else softmax(W)
-    show_samples(words, sample(P, rng, itos, samples, prefix, temperature))
+    click.echo(f"{len(words):,} words, {len(stoi)} characters, {N.sum():,} runs of {order}")
     if plot:
         draw_counts(plot, pairs, itos)
+
+    if model == "counts":
+        if order == 2:
+            show_pairs(pairs, itos)
+        loss = mean_loss(N, probabilities(N, 0))
+        click.echo(f"loss of all words by their own counts, without smoothing: {loss:.4f}")
+        if smoothing == "auto":
+            smoothing = choose_smoothing(*splits[:2])
+        P = probabilities(splits[0], smoothing)  # (V,) * order
+        show_word(words[0], P, stoi, itos)
+        title = f"the counts of train, smoothing {smoothing:g}"
+    if order == 2:
+        W = rng.standard_normal((len(stoi), len(stoi)))  # (V, V)
+        show_one_step(W, train_words[:100], stoi, l2)
+        show_training(W, splits[0], steps, lr, l2)
+        learnt = softmax(W)  # (V, V)
+    if model == "net":
+        P, title = learnt, "the net, trained on train"
+    elif order == 2:
+        losses = [f"{mean_loss(part, learnt):.4f} on {name}" for name, part in zip(SPLITS, splits)]
+        click.echo(f"the net, trained on train: loss {', '.join(losses)}")
+
+    click.echo(f"\n{title}")
+    click.echo("split      loss  perplexity = exp(loss): a guess among so many characters")
+    for name, part in zip(SPLITS, splits):
+        loss = mean_loss(part, P)
+        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
+    known = set(words)
+    for word in sample(P, rng, itos, samples, prefix, temperature):
+        click.echo(word if word in known else f"{word:19} new")
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
-    except OSError as error:
+    except (ImportError, OSError) as error:
         sys.exit(f"Error: {error}")
