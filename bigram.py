@@ -249,9 +249,7 @@ def show_training(W, N, steps, lr, l2):
         click.echo("The penalty pulls the learnt probabilities towards each other.")
     else:
         click.echo("off by: the largest difference from the table of counts. It approaches 0:")
-        click.echo(
-            "the gradient in row i, (n_i softmax(W_i) - N_i) / n, is 0 where the two agree."
-        )
+        click.echo("the gradient in row i, (n_i softmax(W_i) - N_i) / n, is 0 where the two agree.")
 
 
 def choose_smoothing(N_train, N_dev):
