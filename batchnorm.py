@@ -5,8 +5,8 @@ The net of stage 3 starts out far too confident, with most of its tanh units sat
 pass hardly any gradient. Here each repair of the lecture "Building makemore, part 3" is an option
 of its own: initialisation (He et al. 2015, "Delving Deep into Rectifiers"), Batch Normalisation
 (Ioffe and Szegedy 2015), and depth with residual connections (He et al. 2015, "Deep Residual
-Learning").
-For a batch of B contexts X with the targets Y and an alphabet of V characters, the forward pass is
+Learning"). For a batch of B contexts X with the targets Y and an alphabet of V characters, the
+forward pass is
 
     h = C[X]                                    (B, context * embedding)
     for each layer:
@@ -16,7 +16,8 @@ For a batch of B contexts X with the targets Y and an alphabet of V characters, 
     logits = h @ W_out + b_out                  (B, V)
     loss   = mean(-log softmax(logits)[Y])      in nats
 
-Without BatchNorm, z = pre + bias. The backward pass reverses it, where dx is the gradient of x:
+Without BatchNorm, z = pre + bias. The backward pass applies the chain rule in reverse. With dx for
+the gradient of the loss with respect to x, and sums over the batch,
 
     dlogits = (softmax(logits) - one_hot(Y)) / B
     dW_out  = h.T @ dlogits                     db_out = sum(dlogits)
@@ -29,9 +30,9 @@ Without BatchNorm, z = pre + bias. The backward pass reverses it, where dx is th
         dh   = dpre @ W.T                       [+ dh, down to the second layer, if residual]
     dC = one_hot(X).T @ dh
 
-    python batchnorm.py --steps 50000                   train, with instruments before and after
-    python batchnorm.py --compare --steps 50000         the repairs one after the other
-    python batchnorm.py --layers 4 --residual --context 8 --hidden 100 --steps 50000
+    python batchnorm.py --steps 50000              train, with instruments before and after
+    python batchnorm.py --compare --steps 50000    the repairs one after the other
+    python batchnorm.py --gradcheck                compare every gradient with central differences
 """
 
 # /// script
@@ -39,16 +40,18 @@ Without BatchNorm, z = pre + bias. The backward pass reverses it, where dx is th
 # dependencies = ["numpy>=2.2", "click>=8.2"]
 # ///
 
-import io
 import json
 import math
 import os
+import signal
 import sys
 import time
+import zlib
+from collections import namedtuple
+from copy import copy
 from functools import cache
-from itertools import count, product
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on matrices this small, threads only wait
 
@@ -57,57 +60,19 @@ import numpy as np
 
 from common import NAMES, build_dataset, build_vocab, load_words, split_words
 
-# ------------------------------------------------------------------------------------- parameters
-
-
-class Params(NamedTuple):
-    """The parameters of the net, or their gradients: views into one flat vector.
-
-    W, gain and bias are tuples with an array for each layer. The last two fields are not
-    parameters: they say how the layers are put together.
-    """
-
-    C: np.ndarray  # (V, embedding), a row for each character
-    W: tuple  # the first (context * embedding, hidden), the others (hidden, hidden)
-    gain: tuple  # of (hidden,); () without BatchNorm
-    bias: tuple  # of (hidden,)
-    W_out: np.ndarray  # (hidden, V)
-    b_out: np.ndarray  # (V,)
-    residual: bool
-    activation: str  # "tanh" or "relu"
-
-    @property
-    def flat(self):
-        """The vector that all arrays view: an update or a checkpoint needs only this."""
-        return self.C.base
-
-
-def arrays(params):
-    """Every array by its name: C, W1, W2, ..., gain1, ..., bias1, ..., W_out, b_out -> dict."""
-    named = {"C": params.C}
-    for name in ("W", "gain", "bias"):
-        named |= {f"{name}{i}": array for i, array in enumerate(getattr(params, name), 1)}
-    return named | {"W_out": params.W_out, "b_out": params.b_out}
-
-
-def views(flat, shapes, layers, residual, activation):
-    """Lay out arrays of these shapes one after another on a flat vector -> Params."""
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    parts = np.split(flat, ends[:-1])
-    C, *inner, W_out, b_out = (part.reshape(shape) for part, shape in zip(parts, shapes))
-    W, gain, bias = inner[:layers], inner[layers:-layers], inner[-layers:]
-    return Params(C, tuple(W), tuple(gain), tuple(bias), W_out, b_out, residual, activation)
-
+# ---------------------------------------------------------------------------------------- the net
 
 ACTIVATIONS = ("tanh", "relu")
 INITS = ("naive", "small-logits", "scaled", "kaiming")
+Arrays = namedtuple("Arrays", "C W1 W gain bias W_out b_out")
 
 
-def init_params(
-    rng, vocab, context, embedding, hidden, dtype=np.float32,
-    layers=1, batchnorm=True, residual=False, init="kaiming", activation="tanh",
-):  # fmt: skip
-    """Every parameter drawn from N(0, 1), then scaled -> Params. `init` names how:
+class Net:
+    """The parameters, each drawn from N(0, 1) and then scaled, and their gradients.
+
+    The arrays in `params` are views into one flat vector, theta, and those in `grads` into another,
+    dtheta: an update or a checkpoint needs only these two, and `running` (layers, 2, hidden), the
+    running averages of mean and variance. `init` names how the parameters are scaled:
 
     naive         as drawn: the logits have a standard deviation of sqrt(hidden), so that the net is
                   confident and wrong: with 200 hidden units its loss starts at about 8 ln V
@@ -118,36 +83,62 @@ def init_params(
                   standard deviation of their inputs; g = 5/3 makes up for what tanh squashes,
                   sqrt(2) for the half that relu cuts off
 
-    With BatchNorm, gain = 1 and bias = 0.
+    With BatchNorm, gain = 1 and bias = 0; without, gain is empty.
     """
-    shapes = [(vocab, embedding), (context * embedding, hidden)]
-    shapes += [(hidden, hidden)] * (layers - 1)
-    shapes += [(hidden,)] * (2 * layers if batchnorm else layers)
-    shapes += [(hidden, vocab), (vocab,)]
-    flat = rng.standard_normal(sum(math.prod(shape) for shape in shapes)).astype(dtype)
-    params = views(flat, shapes, layers, residual, activation)
-    if init != "naive":
-        params.W_out[:] *= 0.01
-        params.b_out[:] = 0
-    for W, bias in zip(params.W, params.bias):
+
+    def __init__(
+        self, rng, vocab, context, embedding, hidden, layers=1, batchnorm=True, residual=False,
+        activation="tanh", init="kaiming", dtype=np.float32,
+    ):  # fmt: skip
+        shapes = [
+            (vocab, embedding),  # C, a row for each character
+            (context * embedding, hidden),  # W1, of the first layer
+            (layers - 1, hidden, hidden),  # W, of the other layers
+            (layers if batchnorm else 0, hidden),  # gain
+            (layers, hidden),  # bias
+            (hidden, vocab),  # W_out
+            (vocab,),  # b_out
+        ]
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        self.theta = rng.standard_normal(ends[-1]).astype(dtype)
+        self.dtheta = np.zeros_like(self.theta)
+        self.params, self.grads = (
+            Arrays(*(part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes)))
+            for flat in (self.theta, self.dtheta)
+        )
+        self.residual, self.activation = residual, activation
+        _, W1, W, gain, bias, W_out, b_out = self.params
+        if init != "naive":
+            W_out *= 0.01
+            b_out[:] = 0
         if init == "kaiming":
-            W *= (5 / 3 if activation == "tanh" else math.sqrt(2)) / math.sqrt(len(W))
+            g = 5 / 3 if activation == "tanh" else math.sqrt(2)
+            W1 *= g / math.sqrt(len(W1))
+            W *= g / math.sqrt(hidden)
         elif init == "scaled":
+            W1 *= 0.2
             W *= 0.2
         if batchnorm:
-            bias[:] = 0
+            gain[:], bias[:] = 1, 0
         elif init in ("scaled", "kaiming"):
             bias *= 0.01
-    for gain in params.gain:
-        gain[:] = 1
-    return params
+        self.running = np.zeros((len(gain), 2, hidden), dtype)
+        self.running[:, 1] = 1
+
+    def __setattr__(self, name, array):
+        """Refuse another array in the place of one that has views: they would not follow."""
+        if vars(self).setdefault(name, array) is not array:
+            raise AttributeError(f"net.{name} cannot be replaced: change it in place")
 
 
-def zeros_like(params):
-    """Gradient arrays for params, zeroed -> Params."""
-    shapes = [array.shape for array in arrays(params).values()]
-    flat = np.zeros_like(params.flat)
-    return views(flat, shapes, len(params.W), params.residual, params.activation)
+ones, identity = cache(np.ones), cache(np.identity)  # made once instead of every step
+
+
+def one_hot(tokens, vocab, dtype):
+    """Tokens (N,) -> (N, vocab), a single 1 in each row: row i of the identity matrix for i."""
+    if vocab > 1000:  # too large a matrix to keep
+        return (tokens[:, None] == np.arange(vocab)).astype(dtype)
+    return identity(vocab, dtype).take(tokens, axis=0)
 
 
 # ------------------------------------------------------------------------------------- BatchNorm
@@ -160,12 +151,14 @@ def batchnorm_forward(pre, gain, bias):
 
     Over the batch, each unit gets mean 0 and standard deviation 1, then a mean and a deviation of
     its own to learn. The variance is divided by n = B, as in the paper; only the running averages
-    for inference divide by n - 1.
+    for inference divide by n - 1. Raises ValueError for a batch of one.
     """
-    average = constant(1 / len(pre), len(pre), pre.dtype)  # (B,); average.dot(a) is a.mean(axis=0)
-    mean = average.dot(pre)  # (hidden,)
+    n, row = len(pre), ones(len(pre), pre.dtype)  # (B,); row.dot(d) is d.sum(axis=0), but faster
+    if n == 1:
+        raise ValueError("a single sample has no variance: fold the net to use it")
+    mean = row.dot(pre) / n  # (hidden,)
     centred = pre - mean  # (B, hidden)
-    variance = average.dot(centred * centred)  # (hidden,)
+    variance = row.dot(centred * centred) / n  # (hidden,)
     inv_std = 1 / np.sqrt(variance + EPSILON)  # (hidden,)
     z = centred * (gain * inv_std) + bias  # (B, hidden)
     return z, centred, inv_std, mean, variance
@@ -183,9 +176,9 @@ def batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias):
 
     with means over n = B. batchnorm_step_by_step derives the same line by line.
     """
-    n, ones = len(dz), constant(1, len(dz), dz.dtype)  # (B,)
-    ones.dot(dz, out=dbias)
-    ones.dot(dz * centred, out=dgain)
+    n, row = len(dz), ones(len(dz), dz.dtype)  # (B,)
+    row.dot(dz, out=dbias)
+    row.dot(dz * centred, out=dgain)
     dgain *= inv_std
     return inv_std * gain * (dz - dbias / n - centred * (inv_std * dgain / n))  # (B, hidden)
 
@@ -220,53 +213,57 @@ def batchnorm_step_by_step(pre, gain, bias, dz):
 # -------------------------------------------------------------------- forward and backward passes
 
 
-def forward(params, X, statistics=None):
+def forward(net, X, statistics=None):
     """Contexts X (B, context) -> h, memory, logits (B, V).
 
-    h holds the output of the embedding and of each layer, memory what each layer keeps for
-    backward. The mean and variance of each unit are written into `statistics` (layers, 2, hidden)
-    if given.
+    h holds the input of each layer, and the output of the last one: (B, hidden), the first of them
+    (B, context * embedding). memory holds what each layer keeps for backward. The mean and the
+    variance of each unit are written into `statistics` (layers, 2, hidden) if given.
     """
-    emb = params.C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
+    C, W1, W, gain, bias, W_out, b_out = net.params
+    emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
     h, memory = [emb], []
-    for i, (W, bias) in enumerate(zip(params.W, params.bias)):
-        pre, kept = h[i] @ W, ()  # (B, hidden)
-        if params.gain:
-            z, *kept, mean, variance = batchnorm_forward(pre, params.gain[i], bias)
+    for i, weights in enumerate([W1, *W]):
+        pre = h[i] @ weights  # (B, hidden)
+        if len(gain):
+            z, centred, inv_std, mean, variance = batchnorm_forward(pre, gain[i], bias[i])
             if statistics is not None:
                 statistics[i, 0], statistics[i, 1] = mean, variance
         else:
-            z = pre + bias  # (B, hidden)
-        active = np.tanh(z) if params.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
-        memory.append((z, active, *kept))
-        h.append(active + h[i] if params.residual and i else active)  # (B, hidden)
-    logits = h[-1] @ params.W_out + params.b_out  # (B, V)
+            z, centred, inv_std = pre + bias[i], None, None  # (B, hidden)
+        active = np.tanh(z) if net.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
+        memory.append((z, active, centred, inv_std))
+        h.append(active + h[i] if net.residual and i else active)  # (B, hidden)
+    logits = h[-1] @ W_out + b_out  # (B, V)
     return h, memory, logits
 
 
-def backward(params, X, h, memory, dlogits, grads):
-    """Backpropagate dlogits (B, V) to every parameter, writing the gradients into grads.
+def backward(net, X, h, memory, dlogits):
+    """Backpropagate dlogits (B, V) to every parameter, writing the gradients into net.grads.
 
-    -> the gradients of h, an array for each.
+    -> the gradients of h, shaped like h.
     """
-    ones = constant(1, len(X), params.C.dtype)  # (B,); ones.dot(d) is d.sum(axis=0), but faster
-    h[-1].T.dot(dlogits, out=grads.W_out)
-    ones.dot(dlogits, out=grads.b_out)
-    dh = [dlogits @ params.W_out.T]  # (B, hidden), the last layer first
-    for i in reversed(range(len(params.W))):
-        z, active, *kept = memory[i]
-        slope = 1 - active * active if params.activation == "tanh" else z > 0  # (B, hidden)
+    C, W1, W, gain, bias, W_out, b_out = net.params
+    dC, dW1, dW, dgain, dbias, dW_out, db_out = net.grads
+    row = ones(len(X), C.dtype)  # (B,)
+    h[-1].T.dot(dlogits, out=dW_out)
+    row.dot(dlogits, out=db_out)
+    dh = [dlogits @ W_out.T]  # (B, hidden), that of the last layer first
+    weights, dweights = [W1, *W], [dW1, *dW]
+    for i in reversed(range(len(weights))):
+        z, active, centred, inv_std = memory[i]
+        slope = 1 - active * active if net.activation == "tanh" else z > 0  # (B, hidden)
         dz = dh[-1] * slope  # (B, hidden)
-        if params.gain:
-            dpre = batchnorm_backward(dz, params.gain[i], *kept, grads.gain[i], grads.bias[i])
+        if len(gain):
+            dpre = batchnorm_backward(dz, gain[i], centred, inv_std, dgain[i], dbias[i])
         else:
             dpre = dz  # (B, hidden)
-            ones.dot(dz, out=grads.bias[i])
-        h[i].T.dot(dpre, out=grads.W[i])
-        dinput = dpre @ params.W[i].T  # (B, hidden), for the first layer (B, context * embedding)
-        dh.append(dinput + dh[-1] if params.residual and i else dinput)
-    onehot = one_hot(X.ravel(), len(params.C), params.C.dtype)  # (B * context, V)
-    onehot.T.dot(dh[-1].reshape(-1, params.C.shape[1]), out=grads.C)
+            row.dot(dz, out=dbias[i])
+        h[i].T.dot(dpre, out=dweights[i])
+        dinput = dpre @ weights[i].T  # (B, hidden), at the first layer (B, context * embedding)
+        dh.append(dinput + dh[-1] if net.residual and i else dinput)
+    onehot = one_hot(X.ravel(), len(C), C.dtype)  # (B * context, V)
+    onehot.T.dot(dh[-1].reshape(-1, C.shape[1]), out=dC)
     return dh[::-1]
 
 
@@ -279,49 +276,25 @@ def cross_entropy(logits, Y):
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
 
     which the mean divides by B. Shifting a row by its maximum does not change its softmax, and
-    exp cannot overflow. The shift overwrites logits.
+    exp cannot overflow.
     """
     B, V = logits.shape
     onehot = one_hot(Y, V, logits.dtype)  # (B, V)
-    logits -= logits.max(axis=1, keepdims=True)
-    counts = np.exp(logits)  # (B, V)
-    total = counts.dot(constant(1, V, logits.dtype))  # (B,)
-    loss = (np.log(total).sum() - np.vdot(logits, onehot)) / B
+    shifted = logits - logits.max(axis=1, keepdims=True)  # (B, V)
+    counts = np.exp(shifted)  # (B, V)
+    total = counts.dot(ones(V, logits.dtype))  # (B,)
+    loss = (np.log(total).sum() - np.vdot(shifted, onehot)) / B
     probs = counts / total[:, None]  # (B, V)
     dlogits = (probs - onehot) / B  # (B, V)
     return float(loss), dlogits
 
 
-def one_hot(tokens, vocab, dtype):
-    """Tokens (N,) -> (N, vocab) with a single 1 in each row."""
-    if vocab > 1024:  # an identity matrix too large to keep
-        return (tokens[:, None] == np.arange(vocab)).astype(dtype)
-    return identity(vocab, dtype).take(tokens, axis=0)
-
-
-@cache
-def identity(vocab, dtype):
-    return np.eye(vocab, dtype=dtype)
-
-
-@cache
-def constant(value, n, dtype):
-    return np.full(n, value, dtype)
-
-
-def loss_and_gradients(params, X, Y, grads=None, statistics=None):
-    """Contexts X (B, context), targets Y (B,) -> (mean loss in nats, gradients as Params).
-
-    The gradients are written into `grads`, the mean and variance of each unit into `statistics`, if
-    given. Raises ValueError for BatchNorm with a batch of one.
-    """
-    if params.gain and len(X) < 2:
-        raise ValueError("BatchNorm needs a batch of at least 2: a single sample has no variance")
-    grads = grads or zeros_like(params)
-    h, memory, logits = forward(params, X, statistics)
+def loss_and_gradients(net, X, Y, statistics=None):
+    """Contexts X (B, context), targets Y (B,) -> mean loss in nats; fills net.grads."""
+    h, memory, logits = forward(net, X, statistics)
     loss, dlogits = cross_entropy(logits, Y)
-    backward(params, X, h, memory, dlogits, grads)
-    return loss, grads
+    backward(net, X, h, memory, dlogits)
+    return loss
 
 
 # ---------------------------------------------------------------- training, evaluating, sampling
@@ -337,359 +310,348 @@ SCHEDULES = {
 MOMENTUM = 0.001  # weight of the newest batch in the running averages, as in the lecture
 
 
-def minibatches(seed, examples, batch_size, start=0):
-    """Yield the row numbers (B,) of the minibatch of each step from `start` on, endlessly.
+def train(net, X, Y, steps, batch_size, lr, schedule, seed, weight_decay=0.0, start=0):
+    """Minibatch gradient descent from step `start` on: yield (steps done, loss before the step).
 
-    Every thousand steps have a generator of their own, seeded with [seed, thousand]: a step gets
-    the same minibatch wherever training started.
+    Every thousand steps have a generator of their own: a step gets the same minibatch wherever
+    training started. Weight decay adds the penalty weight_decay / 2 * sum(theta^2) to the loss.
+    net.running follows the means and the variances of the batches.
     """
-    for thousand in count(start // 1000):
-        rng = np.random.default_rng([seed, thousand])
-        batches = rng.integers(examples, size=(1000, batch_size))  # (1000, B)
-        yield from batches[max(0, start - 1000 * thousand) :]
-
-
-def train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay=0.0, start=0):
-    """Minibatch gradient descent, in place: yield (steps done, loss before the step).
-
-    `rate` maps the share of the steps that are done to a learning rate. `running` (layers, 2,
-    hidden) follows the means and variances of the batches, and `grads` holds the last update. For
-    gradient descent, weight decay is the same as a penalty of weight_decay / 2 * sum(theta^2).
-    """
-    theta, update, statistics = params.flat, grads.flat, np.zeros_like(running)
+    statistics = np.zeros_like(net.running)  # (layers, 2, hidden)
     unbiased = batch_size / max(1, batch_size - 1)  # the variance over n - 1, not n
-    newest = np.array([[MOMENTUM], [MOMENTUM * unbiased]], running.dtype)  # (2, 1)
-    batches = minibatches(seed, len(X), batch_size, start)
-    for step, batch in zip(range(start, steps), batches):
-        x, y = X.take(batch, axis=0), Y.take(batch)  # (B, context), (B,)
-        loss, _ = loss_and_gradients(params, x, y, grads, statistics)
-        lr = rate(step / steps)
-        update *= lr
+    newest = np.array([[MOMENTUM], [MOMENTUM * unbiased]], net.running.dtype)  # (2, 1)
+    for step in range(start, steps):
+        if step == start or step % 1000 == 0:
+            rng = np.random.default_rng([seed, 1 + step // 1000])
+            batches = rng.integers(len(X), size=(1000, batch_size))  # (1000, B)
+        batch = batches[step % 1000]  # (B,)
+        loss = loss_and_gradients(net, X.take(batch, axis=0), Y.take(batch), statistics)
         if weight_decay:
-            theta *= 1 - lr * weight_decay
-        theta -= update
-        if params.gain:
-            running *= 1 - MOMENTUM
-            running += newest * statistics
+            net.dtheta += weight_decay * net.theta
+        net.theta -= lr * schedule(step / steps) * net.dtheta
+        if len(statistics):
+            net.running *= 1 - MOMENTUM
+            net.running += newest * statistics
         yield step + 1, loss
 
 
-def initial_statistics(params):
-    """Mean 0 and variance 1 for each unit -> (layers, 2, hidden), empty without BatchNorm."""
-    statistics = np.zeros((len(params.gain), 2, len(params.W_out)), params.C.dtype)
-    statistics[:, 1] = 1
-    return statistics
-
-
-def calibrated(params, X):
+def calibrated(net, X):
     """The mean and variance of each unit over up to 8,192 examples -> (layers, 2, hidden)."""
-    statistics = initial_statistics(params)
-    forward(params, X[:8192], statistics)
+    statistics = np.zeros_like(net.running)
+    forward(net, X[:8192], statistics)
     return statistics
 
 
-def folded(params, statistics):
-    """The net with fixed statistics, as a net without BatchNorm -> Params without a flat vector.
+def folded(net, statistics):
+    """The net with fixed statistics, as a net without BatchNorm, to evaluate and sample from.
 
     gain * (h @ W - mean) / std + bias is linear in h: a plain layer with the weights
     W * gain / std and the bias bias - mean * gain / std. Such a net takes a batch of one.
     """
-    if not params.gain:
-        return params
+    C, W1, W, gain, bias, W_out, b_out = net.params
+    if not len(gain):
+        return net
     mean, variance = statistics[:, 0], statistics[:, 1]  # (layers, hidden), (layers, hidden)
-    scale = params.gain / np.sqrt(variance + EPSILON)  # (layers, hidden)
-    W = tuple(W * each for W, each in zip(params.W, scale))
-    bias = tuple(params.bias - mean * scale)
-    return params._replace(W=W, gain=(), bias=bias)
+    scale = gain / np.sqrt(variance + EPSILON)  # (layers, hidden)
+    W1, W, bias = W1 * scale[0], W * scale[1:, None], bias - mean * scale
+    plain = copy(net)
+    vars(plain)["params"] = Arrays(C, W1, W, gain[:0], bias, W_out, b_out)  # not views into theta
+    return plain
 
 
-def evaluate(params, X, Y, chunk=1024):
+def evaluate(net, X, Y, chunk=1024):
     """Mean loss in nats over all examples, a chunk at a time.
 
-    For inference, pass a net without BatchNorm (see `folded`): otherwise each chunk is normalised
-    by its own statistics.
+    With BatchNorm each chunk counts as a batch: fold the net for the loss at inference.
     """
     total = 0.0
     for i in range(0, len(X), chunk):
         x, y = X[i : i + chunk], Y[i : i + chunk]  # (chunk, context), (chunk,)
-        loss, _ = cross_entropy(forward(params, x)[-1], y)
+        loss, _ = cross_entropy(forward(net, x)[-1], y)
         total += loss * len(y)
     return total / len(X)
 
 
-def sample(params, rng, itos, number, prefix="", temperature=1.0, longest=100):
+def sample(net, rng, itos, context, number, prefix="", temperature=1.0, longest=100):
     """Make up words that start with `prefix` -> list[str], cut at `longest` characters.
 
     All unfinished words advance together, each by a character drawn from
-    softmax(logits / temperature), by a net without BatchNorm (see `folded`). Raises KeyError for a
-    prefix character without a token.
+    softmax(logits / temperature). With BatchNorm, fold the net first. Raises KeyError for a prefix
+    character without a token.
     """
     stoi = {character: token for token, character in itos.items()}
-    context = len(params.W[0]) // params.C.shape[1]
-    start = context + len(prefix)
-    tokens = np.zeros((number, start + longest), int)  # every word starts with `context` dots
-    tokens[:, context:start] = [stoi[character] for character in prefix]
+    tokens = np.tile([0] * context + [stoi[c] for c in prefix], (number, 1))  # (number, length)
     unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot yet
-    for end in range(start, context + longest):
-        if not len(unfinished):
-            break
-        X = tokens[unfinished, end - context : end]  # (U, context)
-        logits = forward(params, X)[-1].astype(float)  # (U, V)
+    while len(unfinished) and tokens.shape[1] < context + longest:
+        logits = forward(net, tokens[unfinished, -context:])[-1].astype(float)  # (U, V)
         logits -= logits.max(axis=1, keepdims=True)
         cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
         token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens[unfinished, end] = token
+        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # a dot more for every word
+        tokens[unfinished, -1] = token
         unfinished = unfinished[token != 0]
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
 
 
+# ------------------------------------------------------------------------------ checking gradients
+
+
 def check_gradients(rng, epsilon=1e-6, batch=6, **options):
-    """Check the gradients against central differences in float64 -> {array: relative error}.
+    """Compare the gradients with central differences in float64 -> {array: relative error}.
 
     dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). The error is the
-    largest difference in an array over its largest gradient (at least 1e-4). `options` are those of
-    init_params.
+    largest difference in an array over its largest gradient (at least 1e-4). `options` are Net's.
     """
     vocab, context, embedding, hidden = 7, 3, 4, 5
-    smooth = False
+    errors, smooth = {}, False
     while not smooth:  # at the kink of relu there is no derivative: no z may come near it
-        params = init_params(rng, vocab, context, embedding, hidden, np.float64, **options)
-        theta = params.flat
-        theta += 0.5 * rng.standard_normal(theta.size)  # no gain of exactly 1, no bias of exactly 0
+        net = Net(rng, vocab, context, embedding, hidden, dtype=np.float64, **options)
+        net.theta += 0.5 * rng.standard_normal(net.theta.size)  # no gain of exactly 1, no bias of 0
         X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
-        _, memory, _ = forward(params, X)
-        smooth = params.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
-    _, by_hand = loss_and_gradients(params, X, Y)
-    numeric = zeros_like(params)
-    for i, value in enumerate(theta):
-        theta[i] = value + epsilon
-        above = evaluate(params, X, Y)
-        theta[i] = value - epsilon
-        below = evaluate(params, X, Y)
-        theta[i] = value
-        numeric.flat[i] = (above - below) / (2 * epsilon)
-    pairs = zip(arrays(by_hand).items(), arrays(numeric).values())
-    return {name: np.abs(a - n).max() / max(np.abs(n).max(), 1e-4) for (name, a), n in pairs}
+        _, memory, _ = forward(net, X)
+        smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
+    loss_and_gradients(net, X, Y)
+    for name, array, by_hand in zip(Arrays._fields, net.params, net.grads):
+        numeric = np.zeros_like(array)
+        for i, value in np.ndenumerate(array):
+            array[i] = value + epsilon
+            above = evaluate(net, X, Y)
+            array[i] = value - epsilon
+            below = evaluate(net, X, Y)
+            array[i] = value
+            numeric[i] = (above - below) / (2 * epsilon)
+        if array.size:
+            errors[name] = np.abs(by_hand - numeric).max() / max(np.abs(numeric).max(), 1e-4)
+    return errors
 
 
 # ------------------------------------------------------------------------------------ instruments
 
 
-def inspect(params, X, Y):
-    """Run a batch forward and backward -> outputs, gradients, grads.
+def inspect(net, X, Y):
+    """Run a batch forward and backward, filling net.grads -> outputs, gradients.
 
     The outputs of each layer, before a residual is added, and the gradients of the layer's output:
-    lists of (B, hidden). The gradients of the parameters, as Params.
+    lists of (B, hidden).
     """
-    grads = zeros_like(params)
-    h, memory, logits = forward(params, X)
+    h, memory, logits = forward(net, X)
     _, dlogits = cross_entropy(logits, Y)
-    _, *gradients = backward(params, X, h, memory, dlogits, grads)
-    return [active for _, active, *_ in memory], gradients, grads
+    _, *gradients = backward(net, X, h, memory, dlogits)
+    return [active for _, active, *_ in memory], gradients
 
 
-def log_ratios(params, updates):
-    """log10 of std(update) / std(data) of each weight matrix and of C -> {name: float}."""
-
-    def log_std(array):
-        return math.log10(max(array.std(), 1e-30))
-
-    pairs = zip(arrays(params).items(), arrays(updates).values())
-    return {name: log_std(new) - log_std(data) for (name, data), new in pairs if data.ndim == 2}
+def matrices(arrays):
+    """The weight matrices and C -> {name: array}: C, W1, W2, ..., W_out."""
+    layers = {f"W{i}": array for i, array in enumerate([arrays.W1, *arrays.W], 1)}
+    return {"C": arrays.C, **layers, "W_out": arrays.W_out}
 
 
-def saturated(active, activation):
-    """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0."""
+def log_ratios(net, rate):
+    """log10 of std(update) / std(data) of each weight matrix and of C -> {name: float}.
+
+    Healthy is about -3: a step changes the parameters by a thousandth of their size. At -1 it
+    overthrows what has been learnt, at -5 the training takes for ever.
+    """
+    data, update = (
+        {name: math.log10(max(array.std(), 1e-30)) for name, array in matrices(arrays).items()}
+        for arrays in (net.params, net.grads)
+    )
+    return {name: math.log10(rate) + update[name] - data[name] for name in data}
+
+
+def stuck(active, activation):
+    """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0.
+
+    A unit that is stuck for every example is dead: it learns nothing any more.
+    """
     return np.abs(active) > 0.97 if activation == "tanh" else active == 0
 
 
 def histogram(numbers, low, high, bins=24):
     """The distribution of numbers between low and high as a line of block characters."""
+    if not 0 < high - low < math.inf:
+        return ""
     counts, _ = np.histogram(numbers, bins, (low, high))
     levels = np.ceil(8 * counts / max(1, counts.max())).astype(int)
     return "".join(" ▁▂▃▄▅▆▇█"[level] for level in levels)
 
 
-def show_reading(title, params, X, Y, lr):
+def output_range(outputs, activation):
+    """What tanh can be, or what most outputs of relu are."""
+    return (-1, 1) if activation == "tanh" else (0, 3 * float(max(out.std() for out in outputs)))
+
+
+def show_reading(title, net, X, Y, lr):
     """Print two tables for a batch: the outputs and the gradients of every layer."""
-    outputs, gradients, grads = inspect(params, X, Y)
-    ratios = log_ratios(params, grads)
-    low, high = (-1, 1) if params.activation == "tanh" else (0, 3)
-    click.echo(f"\n{title}: outputs")
-    click.echo(f"layer    mean     std  saturated  dead units  from {low} to {high}")
-    for i, active in enumerate(outputs, 1):
-        stuck = saturated(active, params.activation)  # (B, hidden)
-        row = f"{i:5}{active.mean():8.3f}{active.std():8.3f}{stuck.mean():11.1%}"
-        click.echo(f"{row}{stuck.all(axis=0).sum():12}  {histogram(active, low, high)}")
-    click.echo(f"{title}: gradients, and log10(update/data) of W for {len(X):,} examples at --lr")
-    click.echo("layer      std  update/data  from -3 std to 3 std")
+    outputs, gradients = inspect(net, X, Y)
+    ratios, low, high = log_ratios(net, lr), *output_range(outputs, net.activation)
+    closed = "saturated" if net.activation == "tanh" else "zero"
+    scale = f"{low} to {high:.2g}, zeros left out"
+    click.echo(f"\n{title}: outputs for {len(X):,} examples")
+    click.echo(f"layer    mean     std  {closed:>9}  dead units  {scale}")
+    for i, out in enumerate(outputs, 1):
+        row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{stuck(out, net.activation).mean():11.1%}"
+        dead = stuck(out, net.activation).all(axis=0).sum()
+        click.echo(f"{row}{dead:12}  {histogram(out[out != 0], low, high)}")
+    edge = 3 * max(grad.std(dtype=float) for grad in gradients)
+    click.echo(f"{title}: gradients of the outputs; log10(update/data) of W, healthy: about -3")
+    click.echo(f"layer      std  update/data  from {-edge:.0e} to {edge:.0e}")
     for i, grad in enumerate(gradients, 1):
-        std, ratio = grad.std(dtype=float), ratios[f"W{i}"] + math.log10(lr)
-        edge = 3 * std if 0 < std < math.inf else 1.0
-        click.echo(f"{i:5}{std:9.1e}{ratio:13.2f}  {histogram(grad, -edge, edge)}")
-    click.echo()
+        row = f"{i:5}{grad.std(dtype=float):9.1e}{ratios[f'W{i}']:13.2f}"
+        click.echo(f"{row}  {histogram(grad, -edge, edge)}")
 
 
 # --------------------------------------------------------------------------------------- pictures
 
 
-def check_plot(path):
-    """Fail before training, not after it, if the picture cannot be drawn or written."""
-    try:
-        from matplotlib.figure import Figure
+def draw_shares(axes, named, low, high, title):
+    """The shares of each array's numbers in 50 bins between low and high, a curve for each."""
+    for name, numbers in named.items():
+        counts, edges = np.histogram(numbers, 50, (low, high))
+        label = f"{name}, std {numbers.std(dtype=float):.1e}"
+        axes.plot((edges[1:] + edges[:-1]) / 2, counts / numbers.size, label=label)
+    axes.set(title=title, ylabel="share")
+    axes.set_ylim(bottom=0)
+    if len(named) <= 12:
+        axes.legend(fontsize=8)
 
-        figure = Figure()
-        figure.text(0, 0, "x")
-        figure.savefig(io.BytesIO(), format=Path(path).suffix[1:] or "none")
-    except (ImportError, ValueError, RuntimeError) as error:  # no matplotlib, no such format
-        raise click.BadParameter(str(error), param_hint="--plot") from None
-    open(path, "ab").close()
 
-
-def draw_run(path, losses, start, ratios, params, X, Y):
+def draw_run(path, losses, start, ratios, net, X, Y):
     """Loss, distributions of outputs, gradients and weight gradients, update ratios, saturation."""
     from matplotlib.figure import Figure
 
-    outs, grads, dparams = inspect(params, X, Y)
+    outs, grads = inspect(net, X, Y)
     figure = Figure(figsize=(15, 12), layout="constrained")
-    (loss, outputs), (gradients, weights), (updates, stuck) = figure.subplots(3, 2)
+    (loss, outputs), (gradients, weights), (updates, units) = figure.subplots(3, 2)
+    width = math.ceil(len(losses) / 100)
     if losses:
-        width = math.ceil(len(losses) / 100)
         curve = np.convolve(losses, np.full(width, 1 / width), mode="valid")  # (steps - width + 1,)
         loss.plot(start + width + np.arange(len(curve)), curve, linewidth=1)
-        loss.set(title=f"Training loss, mean of {width:,} steps")
-    loss.set(xlabel="step", ylabel="loss in nats")
-
-    def distributions(axes, named, title):
-        for name, numbers in named.items():
-            finite = numbers[np.isfinite(numbers)].astype(float)
-            density, edges = np.histogram(finite, 80, density=True)
-            label = f"{name}, std {numbers.std():.1e}"
-            axes.plot((edges[1:] + edges[:-1]) / 2, density, label=label)
-        axes.set(title=title, yticks=[])
-        if len(named) <= 12:
-            axes.legend(fontsize=8)
+        rest = curve[len(curve) // 20 :]
+        loss.set_ylim(rest.min() - 0.05, rest.max() + 0.05)
+    loss.set(xlabel="step", ylabel="loss in nats", title=f"Training loss, mean of {width:,} steps")
 
     layers = [f"layer {i}" for i in range(1, len(outs) + 1)]
-    matrices = {name: grad for name, grad in arrays(dparams).items() if name[0] == "W"}
-    distributions(outputs, dict(zip(layers, outs)), f"Outputs ({params.activation})")
-    distributions(gradients, dict(zip(layers, grads)), "Gradients of the outputs")
-    distributions(weights, matrices, "Gradients of the weights")
-    for name in ["C", *matrices] if ratios else []:
+    dW = {name: grad for name, grad in matrices(net.grads).items() if name != "C"}
+    title = f"Outputs ({net.activation})"
+    draw_shares(outputs, dict(zip(layers, outs)), *output_range(outs, net.activation), title)
+    edge = 3 * max(grad.std(dtype=float) for grad in grads)
+    draw_shares(gradients, dict(zip(layers, grads)), -edge, edge, "Gradients of the outputs")
+    edge = 3 * max(grad.std(dtype=float) for grad in dW.values())
+    draw_shares(weights, dW, -edge, edge, "Gradients of the weights")
+    for name in ["C", *dW] if ratios else []:
         updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
     updates.axhline(-3, color="black", linestyle=":", label="healthy")
-    if len(matrices) <= 12:
+    if len(dW) <= 12:
         updates.legend(fontsize=8)
     updates.set(xlabel="step", ylim=(-6, 0.5), title="log10 of update / data")
-    picture = np.concatenate([saturated(each[:40], params.activation) for each in outs])
-    stuck.imshow(picture, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
-    stuck.set(xlabel="unit", ylabel="40 examples per layer", title="White: saturated")
+    picture = np.concatenate([stuck(out[:40], net.activation) for out in outs])
+    units.imshow(picture, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
+    for i in range(1, len(outs)):
+        units.axhline(40 * i - 0.5, color="C3")
+    white = "saturated" if net.activation == "tanh" else "zero"
+    units.set(xlabel="unit", ylabel="40 examples for each layer", title=f"White: {white}")
     figure.savefig(path)
 
 
 # ------------------------------------------------------------------------------------ checkpoints
 
+SAVE_EVERY = 5.0  # seconds
 
-def save(path, params, running, step, facts):
+
+def save(path, net, step, run):
     """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole."""
-    path = Path(path).resolve()
-    beside = path.with_name(f".{path.name}.tmp")
-    with open(beside, "wb") as file:
-        np.savez(file, theta=params.flat, running=running, step=step, facts=json.dumps(facts))
-    os.replace(beside, path)
+    path = os.path.realpath(path)
+    beside = f"{path}.{os.getpid()}.tmp"  # a name of its own for each process
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, theta=net.theta, running=net.running, step=step, run=json.dumps(run))
+        os.replace(beside, path)
+    except OSError:
+        Path(beside).unlink(missing_ok=True)
+        raise
 
 
-def restore(path, params, running, facts):
-    """Fill params and running from a checkpoint -> the number of steps done.
-
-    Raises click.ClickException if the file is not a checkpoint, or was made with other settings.
-    """
+def load(path):
+    """Read a checkpoint -> theta, running, the number of steps done, the settings of its run."""
     with open(path, "rb") as file:
         try:
-            archive = np.load(file, allow_pickle=False)
-            saved, step = json.loads(archive["facts"].item()), int(archive["step"])
-            assert step >= 0
-            different = [name for name in facts if saved.get(name) != facts[name]]
-            if not different:
-                np.copyto(params.flat, archive["theta"], casting="no")
-                np.copyto(running, archive["running"], casting="no")
+            archive = np.load(file)
+            run = dict(json.loads(str(archive["run"])))
+            return archive["theta"], archive["running"], int(archive["step"]), run
         except Exception:  # zipfile, zlib, NumPy and json each raise their own
             raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
-    if different:
-        name = different[0]
-        difference = f"{name} is {saved.get(name)!r} in it and {facts[name]!r} here"
-        raise click.ClickException(f"{path} is a checkpoint of another run: {difference}")
+
+
+def restore(path, net, run):
+    """Fill theta and running from a checkpoint of this very run -> the number of steps done."""
+    theta, running, step, saved = load(path)
+    for name, value in run.items():
+        if saved.get(name) != value:
+            difference = f"{name} {saved.get(name)!r:.50}, not {value!r:.50}"
+            raise click.ClickException(f"{path} belongs to another run, with {difference}")
+    for array, found in ((net.theta, theta), (net.running, running)):
+        fits = (found.shape, found.dtype) == (array.shape, array.dtype)
+        if not (fits and np.isfinite(found).all() and 0 <= step <= run["steps"]):
+            raise click.ClickException(f"{path} is damaged or not a checkpoint")
+        array[:] = found
     return step
+
+
+def resume(ctx, option, path):
+    """Make the settings in a checkpoint the defaults of the other options."""
+    if path == "":
+        raise click.BadParameter("the name of a file is missing.")
+    if path and os.path.exists(path):
+        ctx.default_map = {name: str(value) for name, value in load(path)[-1].items()}
+    return path
 
 
 # ----------------------------------------------------------------------------------- command line
 
-SAVE_EVERY = 5.0  # seconds
 
-
-def fit(params, running, grads, training, start, steps, checkpoint, facts):
+def fit(net, training, start, steps, checkpoint, run):
     """Train with a progress bar, ten lines of losses and checkpoints.
 
-    -> the loss of each step, and {step: log_ratios} for about a thousand steps. Ctrl-C ends the
-    training early. Raises click.ClickException if the loss diverges.
+    -> the loss of each step, and {step: log_ratios} for about a thousand steps. Ctrl-C ends
+    the training after the step it falls into. Raises click.ClickException if the loss diverges.
     """
-    losses, shown, every, vocab = [], 0, math.ceil(steps / 10), len(params.C)
-    ratios, often = {}, math.ceil(steps / 1000)
+    losses, ratios, shown, stop, vocab = [], {}, 0, [], len(net.params.C)
     live = sys.stdout.isatty() and sys.stderr.isatty()
-    bar = click.progressbar(
-        training,
-        length=steps - start,
-        item_show_func=lambda item: item and f"loss {item[1]:.4f}",
-        update_min_steps=100,
-        file=sys.stderr,
-        hidden=not live,
-    )
-    if checkpoint:
-        save(checkpoint, params, running, start, facts)
+    options = {"hidden": not live, "file": sys.stderr, "update_min_steps": 100}
+    options["item_show_func"] = lambda item: item and f"loss {item[1]:.4f}"
+    guess = f"uniform guess: ln {vocab} = {math.log(vocab):.4f}"
+    interrupt = signal.signal(signal.SIGINT, lambda *_: stop.append("Ctrl-C"))
+    click.echo(f"    step      loss, mean since the row above; {guess}")
     began = saved = time.perf_counter()
-    click.echo("    step      loss, mean since the row above")
     try:
-        with bar:
+        with click.progressbar(training, steps - start, **options) as bar:
             for step, loss in bar:
                 losses.append(loss)
-                if not math.isfinite(loss):
-                    break
-                if step % often == 0:
-                    ratios[step] = log_ratios(params, grads)
-                if step == 1 or step % every == 0:
-                    if live:
-                        click.echo("\r\033[K", err=True, nl=False)  # clear the bar
-                    guess = f"   uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-                    note = guess if step == 1 else ""
-                    click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}{note}")
+                last = step == steps or bool(stop)
+                due = last or time.perf_counter() - saved > SAVE_EVERY
+                if not math.isfinite(loss) or due and not np.isfinite(net.theta).all():
+                    message = "try a lower --lr, or --gradcheck if you changed the code"
+                    raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
+                if step % math.ceil(steps / 1000) == 0:
+                    rate = run["lr"] * SCHEDULES[run["lr_decay"]]((step - 1) / steps)
+                    ratios[step] = log_ratios(net, rate)
+                if step == 1 or last or step % math.ceil(steps / 10) == 0:
+                    clear = "\r\033[K" if live else ""  # the bar
+                    click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
                     shown = len(losses)
-                due = time.perf_counter() - saved > SAVE_EVERY
-                if checkpoint and due and np.isfinite(params.flat).all():
-                    save(checkpoint, params, running, step, facts)
+                if due:
+                    if checkpoint:
+                        save(checkpoint, net, step, run)
                     saved = time.perf_counter()
-    except KeyboardInterrupt:
-        checkpoint = None  # an update may be applied but not counted: keep the last checkpoint
+                if stop:
+                    break
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
     seconds, done = time.perf_counter() - began, len(losses)
-    if not (np.isfinite(losses[-1:]).all() and np.isfinite(params.flat).all()):
-        raise click.ClickException(f"the loss diverged at step {start + done:,}: try a lower --lr")
-    if checkpoint:
-        save(checkpoint, params, running, steps, facts)
     click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
     return losses, ratios
-
-
-def show_losses(params, splits):
-    click.echo("split      loss  perplexity")
-    for name, (X, Y) in zip(("train", "dev", "test"), splits):
-        loss = evaluate(params, X, Y)
-        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-
-
-def show_samples(words, samples):
-    known = set(words)
-    for word in samples:
-        click.echo(word if word in known else f"{word:19} new")
 
 
 def show_gradient_check(rng):
@@ -699,17 +661,20 @@ def show_gradient_check(rng):
     z, centred, inv_std, _, _ = batchnorm_forward(pre, gain, bias)
     short = z, batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias), dgain, dbias
     long = batchnorm_step_by_step(pre, gain, bias, dz)
-    errors = [np.max([np.abs(a - b).max() / np.abs(b).max() for a, b in zip(short, long)])]
-    click.echo(f"BatchNorm, the short way against the long way: {errors[0]:.1e}\n")
-    click.echo("layers  batchnorm  residual  activation  largest relative error of any array")
-    kinds = product((1, 3), (True, False), (True, False), ("tanh", "relu"))
+    error = np.max([np.abs(a - b).max() / np.abs(b).max() for a, b in zip(short, long)])
+    worst = {"BatchNorm": (error, "the short way against the long way")}
+    kinds = product((1, 3), (True, False), (True, False), ACTIVATIONS)
     for layers, batchnorm, residual, activation in kinds:
         net = {"layers": layers, "batchnorm": batchnorm, "residual": residual}
-        error = np.max([*check_gradients(rng, **net, activation=activation).values()])
-        errors.append(error)
-        click.echo(f"{layers:6}  {batchnorm!s:>9}  {residual!s:>8}  {activation:>10}  {error:8.1e}")
-    if not np.max(errors) < 1e-6:  # not: nan is no agreement
-        raise click.ClickException("the gradients and the central differences disagree")
+        for name, error in check_gradients(rng, **net, activation=activation).items():
+            if not error <= worst.get(name, (0, ""))[0]:  # nan is worse than any error
+                worst[name] = error, f"{layers=} {batchnorm=} {residual=} {activation}"
+    click.echo("array      largest error         of 16 nets, in that with")
+    for name, (error, where) in worst.items():
+        click.echo(f"{name:9}  {error:13.1e}  {'ok   ' if error < 1e-6 else 'WRONG'}  {where}")
+    if wrong := [name for name, (error, _) in worst.items() if not error < 1e-6]:
+        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
+    click.echo("every gradient agrees with central differences within 1e-6")
 
 
 # The five rows of the lecture's loss log: name, init, BatchNorm.
@@ -720,29 +685,31 @@ REPAIRS = [
     ("kaiming", "kaiming", False),
     ("BatchNorm", "kaiming", True),
 ]
-NOT_COMPARED = {"init", "no_batchnorm", "samples", "prefix", "temperature", "checkpoint", "plot"}
 
 
-def show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats):
+def show_comparison(net_options, splits, training, bn_stats):
     """Train each repair on the same data and minibatches, and show its losses."""
     (X, Y), dev, _ = splits
-    live = sys.stdout.isatty() and sys.stderr.isatty()
+    live, dev_losses = sys.stdout.isatty() and sys.stderr.isatty(), {}
     click.echo(f"{'net':13}first loss     train       dev")
     for name, init, batchnorm in REPAIRS:
-        params = init_params(
-            np.random.default_rng(seed), **net | {"init": init, "batchnorm": batchnorm}
-        )
-        running, grads = initial_statistics(params), zeros_like(params)
-        training = train(params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay)
-        with click.progressbar(training, steps, name, file=sys.stderr, hidden=not live) as bar:
+        options = net_options | {"init": init, "batchnorm": batchnorm}
+        net = Net(np.random.default_rng(training["seed"]), **options)
+        steps = train(net, X, Y, **training)
+        options = {"hidden": not live, "file": sys.stderr, "update_min_steps": 100}
+        with click.progressbar(steps, training["steps"], name, **options) as bar:
             losses = [loss for _, loss in bar]
-        if not (np.isfinite(losses).all() and np.isfinite(params.flat).all()):
+        if not (np.isfinite(losses).all() and np.isfinite(net.theta).all()):
             raise click.ClickException(f"{name}: the loss diverged: try a lower --lr")
-        plain = folded(params, running if bn_stats == "running" else calibrated(params, X))
-        row = losses[0], evaluate(plain, X, Y), evaluate(plain, *dev)
-        if live:
-            click.echo("\033[A\033[K", err=True, nl=False)  # clear the bar
-        click.echo(f"{name:13}" + "".join(f" {loss:9.4f}" for loss in row))
+        plain = folded(net, net.running if bn_stats == "running" else calibrated(net, X))
+        dev_losses[name] = evaluate(plain, *dev)
+        row = losses[0], evaluate(plain, X, Y), dev_losses[name]
+        clear = "\033[A\033[K" if live else ""  # the bar
+        click.echo(f"{clear}{name:13}" + "".join(f" {loss:9.4f}" for loss in row))
+    vocab = len(net.params.C)
+    click.echo(f"first loss: a uniform guess costs ln {vocab} = {math.log(vocab):.4f}")
+    best = min(dev_losses, key=dev_losses.get)
+    click.echo(f"lowest on dev: {best}. What BatchNorm is good for, make depth shows.")
 
 
 def positive(text):
@@ -761,9 +728,9 @@ FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False
 STATS = click.Choice(["calibrated", "running"])
 DECAY = "linear: to 0. step: to a tenth after half of the steps."
 BN_STATS = "For inference: statistics of 8,192 examples, or running averages."
-PLOT = "Picture of the instruments to draw (needs matplotlib)."
-CHECKPOINT = "Resume from this file if it exists; save to it every 5 seconds."
-COMPARE = "Train the five nets of the lecture's log and exit."
+PLOT = "Picture of the instruments to draw, .png, .svg or .pdf (needs matplotlib)."
+CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (except --data)."
+COMPARE = "Train the five nets of the lecture's log, each with its own --init, and exit."
 
 
 @click.command(context_settings={"show_default": True})
@@ -781,19 +748,18 @@ COMPARE = "Train the five nets of the lecture's log and exit."
 @click.option("--activation", type=click.Choice(ACTIVATIONS), default="tanh", help="Nonlinearity.")
 @click.option("--init", type=click.Choice(INITS), default="kaiming", help="Scale of the weights.")
 @click.option("--no-batchnorm", is_flag=True, help="Use a plain bias instead of BatchNorm.")
-@click.option("--bn-stats", type=STATS, default="calibrated", help=BN_STATS)
+@click.option("--bn-stats", type=STATS, show_default="calibrated", help=BN_STATS)
 @click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=20, help="Words to make up.")
 @click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
 @click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
-@click.option("--checkpoint", type=FILE, help=CHECKPOINT)
+@click.option("--checkpoint", type=FILE, is_eager=True, callback=resume, help=CHECKPOINT)
 @click.option("--plot", type=FILE, help=PLOT)
 @click.option("--compare", is_flag=True, help=COMPARE)
 @click.option("--gradcheck", is_flag=True, help="Check the gradients and exit.")
-@click.pass_context
 @np.errstate(all="ignore")  # what overflows shows in the loss
 def main(
-    ctx, data, steps, batch_size, lr, lr_decay, weight_decay, context, embedding, hidden, layers,
+    data, steps, batch_size, lr, lr_decay, weight_decay, context, embedding, hidden, layers,
     residual, activation, init, no_batchnorm, bn_stats, seed, samples, prefix, temperature,
     checkpoint, plot, compare, gradcheck,
 ):  # fmt: skip
@@ -802,62 +768,77 @@ def main(
     split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if gradcheck:
         return show_gradient_check(rng)
-    given = {name for name in ctx.params if ctx.get_parameter_source(name).name == "COMMANDLINE"}
-    if refused := compare and given & NOT_COMPARED:
-        raise click.UsageError(f"--compare does not take --{min(refused).replace('_', '-')}")
-    if compare and steps == 0:
-        raise click.BadParameter("--compare needs at least 1", param_hint="--steps")
+    if compare and (checkpoint or plot or prefix or no_batchnorm or not steps):
+        message = "--compare takes no --checkpoint, --plot, --prefix, --no-batchnorm or --steps 0"
+        raise click.UsageError(message)
+    if bn_stats and no_batchnorm:
+        raise click.UsageError("--bn-stats needs BatchNorm: it goes without --no-batchnorm")
     if batch_size == 1 and not no_batchnorm:
         message = "BatchNorm needs at least 2: a single sample has no variance"
         raise click.BadParameter(message, param_hint="--batch-size")
-    if plot:
-        check_plot(plot)
+    if plot is not None and not plot.endswith((".png", ".svg", ".pdf")):
+        raise click.BadParameter("draws .png, .svg or .pdf", param_hint="--plot")
     words = load_words(data)
     stoi, itos = build_vocab(words)
-    if unknown := set(prefix) - set("".join(words)):
-        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
-    net = {"context": context, "embedding": embedding, "hidden": hidden, "layers": layers}
-    net |= {"residual": residual, "activation": activation, "init": init}
-    net |= {"batchnorm": not no_batchnorm}
-    facts = {"script": "batchnorm.py", "words": len(words), "alphabet": "".join(stoi)}
-    facts |= {"seed": seed, **net}
-    net |= {"vocab": len(stoi)}
-
-    def rate(done):
-        return lr * SCHEDULES[lr_decay](done)
-
+    net_options = {
+        "vocab": len(stoi), "context": context, "embedding": embedding, "hidden": hidden,
+        "layers": layers, "batchnorm": not no_batchnorm, "residual": residual,
+        "activation": activation, "init": init,
+    }  # fmt: skip
+    training = {
+        "steps": steps, "batch_size": batch_size, "lr": lr, "schedule": SCHEDULES[lr_decay],
+        "weight_decay": weight_decay, "seed": seed,
+    }  # fmt: skip
     if compare:
-        return show_comparison(net, splits, steps, batch_size, rate, seed, weight_decay, bn_stats)
-    params = init_params(rng, **net)
-    running, grads = initial_statistics(params), zeros_like(params)
+        return show_comparison(net_options, splits, training, bn_stats)
+    net = Net(rng, **net_options)
+    checksum = zlib.crc32("\n".join(words).encode())
+    run = {
+        "script": "batchnorm.py", "words": f"{len(words):,} ({checksum:08x})", "seed": seed,
+        "context": context, "embedding": embedding, "hidden": hidden, "layers": layers,
+        "no_batchnorm": no_batchnorm, "residual": residual, "activation": activation,
+        "init": init, "steps": steps, "batch_size": batch_size, "lr": lr, "lr_decay": lr_decay,
+        "weight_decay": weight_decay,
+    }  # fmt: skip
+    start, losses, ratios, some = 0, [], {}, (X[:1024], Y[:1024])
+    if checkpoint and os.path.exists(checkpoint):
+        start = restore(checkpoint, net, run)
+        click.echo(f"{checkpoint}: {start:,} of {steps:,} steps done")
+    if unknown := set(prefix) - set("".join(words)):
+        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     click.echo(
         f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
-        f"{params.flat.size:,} parameters"
+        f"{net.theta.size:,} parameters"
     )
-    start, losses, ratios = 0, [], {}
-    if checkpoint and os.path.exists(checkpoint):
-        start = restore(checkpoint, params, running, facts)
-        click.echo(f"{checkpoint}: {start:,} steps done")
-    some = X[:1024], Y[:1024]
-    if start < steps:
-        show_reading("before", params, *some, lr)
-        training = train(
-            params, running, grads, X, Y, steps, batch_size, rate, seed, weight_decay, start
-        )
-        losses, ratios = fit(params, running, grads, training, start, steps, checkpoint, facts)
-    show_reading("after", params, *some, lr)
-    plain = folded(params, running if bn_stats == "running" else calibrated(params, X))
-    show_losses(plain, splits)
-    show_samples(words, sample(plain, rng, itos, samples, prefix, temperature))
+
     if plot:
-        draw_run(plot, losses, start, ratios, params, *some)
+        draw_run(plot, losses, start, ratios, net, *some)  # fails now, if it must
+    if start < steps:
+        if checkpoint:
+            save(checkpoint, net, start, run)  # likewise
+        show_reading("before", net, *some, lr)
+        click.echo()
+        steps_of_training = train(net, X, Y, **training, start=start)
+        losses, ratios = fit(net, steps_of_training, start, steps, checkpoint, run)
+    show_reading("after", net, *some, lr)
+
+    plain = folded(net, net.running if bn_stats == "running" else calibrated(net, X))
+    click.echo("\nsplit      loss  perplexity = exp(loss): a guess among so many characters")
+    for name, (x, y) in zip(("train", "dev", "test"), splits):
+        loss = evaluate(plain, x, y)
+        click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
+    known = set(words)
+    for word in sample(plain, rng, itos, context, samples, prefix, temperature):
+        click.echo(word if word in known else f"{word:19} new")
+    if plot:
+        draw_run(plot, losses, start, ratios, net, *some)
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
-    except OSError as error:
+    except (ImportError, MemoryError, OSError) as error:
         sys.exit(f"Error: {error}")

@@ -438,7 +438,7 @@ def positive(text):
 FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False)
 DECAY = "linear: to 0. step: to a tenth after half of the steps."
 PLOT = "Picture of loss and embedding to draw, .png, .svg or .pdf (needs matplotlib)."
-CHECKPOINT = "Resume from this file if it exists; save to it every 5 seconds."
+CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (except --data)."
 
 
 @click.command(context_settings={"show_default": True})

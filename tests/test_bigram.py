@@ -200,7 +200,7 @@ def test_the_story():
 
 
 def test_what_the_options_did_not_ask_for_is_not_printed():
-    alone, trigrams = invoke("--model", "net").stdout, invoke("--order", 3).stdout
+    alone, trigrams = invoke("--model", "net", "--steps", 200).stdout, invoke("--order", 3).stdout
     assert len(alone.splitlines()) <= 45 and "most frequent" not in alone
     assert "step" not in trigrams and "most frequent" not in trigrams and len(losses_of(alone)) == 3
 
@@ -218,7 +218,7 @@ def test_the_reason_given_is_true_of_the_run(arguments, reason):
 def test_a_small_alphabet_converges_or_says_that_it_does_not(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("\n".join(["a", "ab", "ba", "bb", "aab", "b", "abab", "bbba"]))
-    diverging = invoke("--data", path).stdout
+    diverging = invoke("--data", path, "--steps", 200).stdout
     assert "did not converge" in diverging and "all pairs, first down" in diverging
     output = invoke("--data", path, "--lr", 5).stdout
     assert "did not converge" not in output
@@ -228,14 +228,16 @@ def test_a_small_alphabet_converges_or_says_that_it_does_not(tmp_path):
 def test_certain_words_have_no_negative_zeros(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("a\n" * 6)
-    output = invoke("--data", path, "--smoothing", 0).stdout
+    output = invoke("--data", path, "--smoothing", 0, "--steps", 9).stdout
     assert "-0.0" not in output and losses_of(output)["train"] == 0
 
 
 def test_what_train_never_had_costs_infinitely_much_without_smoothing(tmp_path):
     path = tmp_path / "words.txt"
     path.write_text("\n".join("abcdefgh"))
-    assert losses_of(invoke("--data", path, "--smoothing", 0).stdout)["dev"] == math.inf
+    assert (
+        losses_of(invoke("--data", path, "--smoothing", 0, "--steps", 9).stdout)["dev"] == math.inf
+    )
 
 
 def test_four_grams_with_the_best_smoothing():
@@ -246,13 +248,14 @@ def test_four_grams_with_the_best_smoothing():
 
 
 def test_same_seed_same_bytes():
-    first, second = (re.sub(r" in .*", "", run("--samples", 5).stdout) for _ in range(2))
+    arguments = ["--samples", 5, "--steps", 200]
+    first, second = (re.sub(r" in .*", "", run(*arguments).stdout) for _ in range(2))
     assert first == second
 
 
 def test_both_models_sample():
     for model in ("counts", "net"):
-        output = invoke("--model", model, "--prefix", "ma", "--samples", 4).stdout
+        output = invoke("--model", model, "--prefix", "ma", "--samples", 4, "--steps", 9).stdout
         assert all(line.startswith("ma") for line in output.splitlines()[-4:])
 
 

@@ -226,14 +226,13 @@ def test_a_relu_that_is_zero_passes_no_gradient_on():
     assert (w.grad, x.grad) == (0, 0)
 
 
-def test_a_chain_of_a_million_additions():
+def test_a_chain_of_a_hundred_thousand_additions():
     start = total = Value(0.0)
     one = Value(1.0)
-    gc.disable()
-    for _ in range(1_000_000):
+    for _ in range(100_000):
         total = total + one
     total.backward()
-    assert total.data == 1e6 and start.grad == 1 and one.grad == 1e6
+    assert total.data == 1e5 and start.grad == 1 and one.grad == 1e5
 
 
 def test_a_diamond_of_fifty_doublings_visits_each_node_once():
@@ -376,7 +375,7 @@ def test_no_two_neurons_of_an_integer_seed_are_alike(model):
 
 
 def test_an_integer_seed_learns_the_moons_with_a_rate_from_numpy():
-    X, y = micrograd.make_moons(np.random.default_rng(0))
+    X, y = micrograd.make_moons(np.random.default_rng(0), 40)
     model = MLP(2, [16, 16, 1], "relu", "linear", rng=0)
     rates = np.linspace(0.5, 0.05, 101)
     losses = micrograd.train(

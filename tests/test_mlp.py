@@ -15,7 +15,8 @@ import mlp
 from common import build_dataset, build_vocab, load_words
 
 SCRIPT = Path(mlp.__file__)
-SMALL = ["--hidden", "20", "--samples", "3"]
+FEW = Path(__file__).with_name("words.txt")
+SMALL = ["--data", FEW, "--hidden", "20", "--samples", "3"]
 
 
 def run(*arguments, **options):
@@ -272,7 +273,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not():
 
 
 def test_rows_are_means_since_the_row_above():
-    output = invoke("--steps", 40, *SMALL).stdout
+    output = invoke("--steps", 40, "--hidden", 20).stdout
     rows = re.findall(r"^ +(\d+) +(\d+\.\d{4})$", output, re.M)
     assert [int(step) for step, _ in rows] == [1, *range(4, 41, 4)]
     words = load_words()
@@ -333,7 +334,7 @@ def test_prefix_starts_every_sample():
 def test_words_with_spaces_capitals_and_accents_train(tmp_path):
     path = tmp_path / "places.txt"
     path.write_text("São Paulo\nBad Säckingen\n漢城\n" * 10, encoding="utf-8")
-    arguments = ["--data", path, "--steps", 300, *SMALL, "--prefix", "漢"]
+    arguments = ["--steps", 300, *SMALL, "--data", path, "--prefix", "漢"]
     result = run(*arguments)
     assert result.returncode == 0 and result.stdout.splitlines()[-1].startswith("漢")
     ascii_only = run(*arguments, env={**os.environ, "PYTHONIOENCODING": "ascii"})
