@@ -132,6 +132,7 @@ class Net:
 
 
 ones, identity = cache(np.ones), cache(np.identity)  # made once instead of every step
+averages = cache(lambda n, dtype: np.full(n, 1 / n, dtype))  # likewise
 
 
 def one_hot(tokens, vocab, dtype):
@@ -153,12 +154,12 @@ def batchnorm_forward(pre, gain, bias):
     its own to learn. The variance is divided by n = B, as in the paper; only the running averages
     for inference divide by n - 1. Raises ValueError for a batch of one.
     """
-    n, row = len(pre), ones(len(pre), pre.dtype)  # (B,); row.dot(d) is d.sum(axis=0), but faster
-    if n == 1:
+    if len(pre) == 1:
         raise ValueError("a single sample has no variance: fold the net to use it")
-    mean = row.dot(pre) / n  # (hidden,)
+    average = averages(len(pre), pre.dtype)  # (B,); average.dot(a) is a.mean(axis=0), but faster
+    mean = average.dot(pre)  # (hidden,)
     centred = pre - mean  # (B, hidden)
-    variance = row.dot(centred * centred) / n  # (hidden,)
+    variance = average.dot(centred * centred)  # (hidden,)
     inv_std = 1 / np.sqrt(variance + EPSILON)  # (hidden,)
     z = centred * (gain * inv_std) + bias  # (B, hidden)
     return z, centred, inv_std, mean, variance
@@ -176,7 +177,7 @@ def batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias):
 
     with means over n = B. batchnorm_step_by_step derives the same line by line.
     """
-    n, row = len(dz), ones(len(dz), dz.dtype)  # (B,)
+    n, row = len(dz), ones(len(dz), dz.dtype)  # (B,); row.dot(d) is d.sum(axis=0), but faster
     row.dot(dz, out=dbias)
     row.dot(dz * centred, out=dgain)
     dgain *= inv_std
@@ -315,11 +316,11 @@ def train(net, X, Y, steps, batch_size, lr, schedule, seed, weight_decay=0.0, st
 
     Every thousand steps have a generator of their own: a step gets the same minibatch wherever
     training started. Weight decay adds the penalty weight_decay / 2 * sum(theta^2) to the loss.
-    net.running follows the means and the variances of the batches.
+    net.dtheta holds the last update, and net.running follows the statistics of the batches.
     """
-    statistics = np.zeros_like(net.running)  # (layers, 2, hidden)
+    running, statistics = net.running, np.zeros_like(net.running)  # (layers, 2, hidden)
     unbiased = batch_size / max(1, batch_size - 1)  # the variance over n - 1, not n
-    newest = np.array([[MOMENTUM], [MOMENTUM * unbiased]], net.running.dtype)  # (2, 1)
+    newest = np.array([[MOMENTUM], [MOMENTUM * unbiased]], running.dtype)  # (2, 1)
     for step in range(start, steps):
         if step == start or step % 1000 == 0:
             rng = np.random.default_rng([seed, 1 + step // 1000])
@@ -328,10 +329,11 @@ def train(net, X, Y, steps, batch_size, lr, schedule, seed, weight_decay=0.0, st
         loss = loss_and_gradients(net, X.take(batch, axis=0), Y.take(batch), statistics)
         if weight_decay:
             net.dtheta += weight_decay * net.theta
-        net.theta -= lr * schedule(step / steps) * net.dtheta
+        net.dtheta *= lr * schedule(step / steps)  # from the gradient to the update
+        net.theta -= net.dtheta
         if len(statistics):
-            net.running *= 1 - MOMENTUM
-            net.running += newest * statistics
+            running *= 1 - MOMENTUM
+            running += newest * statistics
         yield step + 1, loss
 
 
@@ -447,8 +449,10 @@ def matrices(arrays):
     return {"C": arrays.C, **layers, "W_out": arrays.W_out}
 
 
-def log_ratios(net, rate):
-    """log10 of std(update) / std(data) of each weight matrix and of C -> {name: float}.
+def log_ratios(net):
+    """log10 of std(dtheta) / std(theta) for each weight matrix and C -> {name: float}.
+
+    After a step of `train`, dtheta is the update, and this is the update-to-data ratio.
 
     Healthy is about -3: a step changes the parameters by a thousandth of their size. At -1 it
     overthrows what has been learnt, at -5 the training takes for ever.
@@ -457,7 +461,7 @@ def log_ratios(net, rate):
         {name: math.log10(max(array.std(), 1e-30)) for name, array in matrices(arrays).items()}
         for arrays in (net.params, net.grads)
     )
-    return {name: math.log10(rate) + update[name] - data[name] for name in data}
+    return {name: update[name] - data[name] for name in data}
 
 
 def stuck(active, activation):
@@ -485,7 +489,7 @@ def output_range(outputs, activation):
 def show_reading(title, net, X, Y, lr):
     """Print two tables for a batch: the outputs and the gradients of every layer."""
     outputs, gradients = inspect(net, X, Y)
-    ratios, low, high = log_ratios(net, lr), *output_range(outputs, net.activation)
+    ratios, (low, high) = log_ratios(net), output_range(outputs, net.activation)
     closed = "saturated" if net.activation == "tanh" else "zero"
     scale = f"{low} to {high:.2g}, zeros left out"
     click.echo(f"\n{title}: outputs for {len(X):,} examples")
@@ -498,7 +502,7 @@ def show_reading(title, net, X, Y, lr):
     click.echo(f"{title}: gradients of the outputs; log10(update/data) of W, healthy: about -3")
     click.echo(f"layer      std  update/data  from {-edge:.0e} to {edge:.0e}")
     for i, grad in enumerate(gradients, 1):
-        row = f"{i:5}{grad.std(dtype=float):9.1e}{ratios[f'W{i}']:13.2f}"
+        row = f"{i:5}{grad.std(dtype=float):9.1e}{math.log10(lr) + ratios[f'W{i}']:13.2f}"
         click.echo(f"{row}  {histogram(grad, -edge, edge)}")
 
 
@@ -635,8 +639,7 @@ def fit(net, training, start, steps, checkpoint, run):
                     message = "try a lower --lr, or --gradcheck if you changed the code"
                     raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
                 if step % math.ceil(steps / 1000) == 0:
-                    rate = run["lr"] * SCHEDULES[run["lr_decay"]]((step - 1) / steps)
-                    ratios[step] = log_ratios(net, rate)
+                    ratios[step] = log_ratios(net)
                 if step == 1 or last or step % math.ceil(steps / 10) == 0:
                     clear = "\r\033[K" if live else ""  # the bar
                     click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")

@@ -177,7 +177,8 @@ def train(net, X, Y, steps, batch_size, lr, schedule, seed, start=0):
             batches = rng.integers(len(X), size=(1000, batch_size))  # (1000, B)
         batch = batches[step % 1000]  # (B,)
         loss = loss_and_gradients(net, X.take(batch, axis=0), Y.take(batch))
-        net.theta -= lr * schedule(step / steps) * net.dtheta
+        net.dtheta *= lr * schedule(step / steps)  # from the gradient to the update
+        net.theta -= net.dtheta
         yield step + 1, loss
 
 

@@ -432,13 +432,11 @@ def bench_mlp():
 
 
 def our_deep_steps(X, Y, sizes, options, steps=500):
-    params, seeds = batchnorm.init_params(np.random.default_rng(0), *sizes, **options), count()
-    running, grads = batchnorm.initial_statistics(params), batchnorm.zeros_like(params)
-    net = params, running, grads, X, Y
+    net, seeds = batchnorm.Net(np.random.default_rng(0), *sizes, **options), count()
 
     def run():
         began = time.perf_counter()
-        for _ in batchnorm.train(*net, steps, BATCH, lambda done: 0.1, next(seeds)):
+        for _ in batchnorm.train(net, X, Y, steps, BATCH, 0.1, lambda done: 1.0, next(seeds)):
             pass
         return (time.perf_counter() - began) / steps
 
@@ -450,13 +448,14 @@ def torch_deep_steps(X, Y, sizes, options, steps=300):
     from torch.nn.functional import batch_norm, cross_entropy
 
     torch.set_num_threads(1)
-    start = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
+    start = batchnorm.Net(np.random.default_rng(0), *sizes, **options).params
 
     def tensor(array):
         return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
 
     C, W_out, b_out = map(tensor, (start.C, start.W_out, start.b_out))
-    W, gain, bias = (list(map(tensor, entry)) for entry in (start.W, start.gain, start.bias))
+    layers = [start.W1, *start.W], start.gain, start.bias
+    W, gain, bias = (list(map(tensor, arrays)) for arrays in layers)
     means = [torch.zeros(len(each)) for each in gain]
     variances = [torch.ones(len(each)) for each in gain]
     X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
@@ -496,8 +495,8 @@ def bench_batchnorm():
         X, Y = build_dataset(words, stoi, sizes[1])
         if not installed("torch", measure):
             continue
-        params = batchnorm.init_params(np.random.default_rng(0), *sizes, **options)
-        loss, _ = batchnorm.loss_and_gradients(params, X[:BATCH], Y[:BATCH])
+        net = batchnorm.Net(np.random.default_rng(0), *sizes, **options)
+        loss = batchnorm.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
         theirs, their_loss = torch_deep_steps(X, Y, sizes, options)
         assert abs(their_loss - loss) < 1e-4, (their_loss, loss)
         row(measure, theirs, our_deep_steps(X, Y, sizes, options), "µs")

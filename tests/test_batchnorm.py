@@ -142,7 +142,7 @@ def test_a_batch_of_one_has_no_variance():
 
 def first_batch(**options):
     """The loss of a new net, and the outputs of its last layer."""
-    words = load_words()[:2000]
+    words = load_words()[:300]
     stoi, _ = build_vocab(words)
     X, Y = build_dataset(words, stoi, 3)
     net = batchnorm.Net(np.random.default_rng(0), 27, 3, 10, 200, **options)
@@ -258,25 +258,17 @@ def test_instruments_read_the_gradients_of_the_outputs():
 
 def test_log_ratios_compare_updates_with_data():
     net, _, _ = small_net(layers=2)
-    net.dtheta[:] = net.theta / 10
-    ratios = batchnorm.log_ratios(net, 0.01)
+    net.dtheta[:] = net.theta / 1000
+    ratios = batchnorm.log_ratios(net)
     assert list(ratios) == ["C", "W1", "W2", "W_out"]
     assert list(ratios.values()) == pytest.approx([-3] * 4)
 
 
-def test_the_ratios_of_a_run_are_those_of_its_updates(monkeypatch):
+def test_after_a_step_dtheta_is_the_update():
     net, X, Y = small_net(layers=2)
-    C = net.params.C.copy()
-    run = {"lr": 0.3, "lr_decay": "linear"}
-    training = batchnorm.train(net, X, Y, 2, 4, 0.3, batchnorm.SCHEDULES["linear"], 0)
-    next_step = iter(training)
-    before = net.params.C.copy()
-    first = next(next_step)
-    update = net.params.C - before
-    monkeypatch.setattr(batchnorm.click, "echo", lambda *_, **__: None)
-    _, ratios = batchnorm.fit(net, iter([first]), 0, 2, None, run)
-    expected = math.log10(update.std() / net.params.C.std())
-    assert ratios[1]["C"] == pytest.approx(expected) and not np.array_equal(C, net.params.C)
+    before = net.theta.copy()
+    trained(net, X, Y, 1, 4, 0.3, weight_decay=0.1)
+    np.testing.assert_allclose(before - net.theta, net.dtheta, atol=1e-15)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
@@ -296,7 +288,7 @@ def table(output):
 
 
 def test_a_run_shows_instruments_losses_and_samples():
-    result = run("--steps", 2000, "--layers", 2, "--samples", 4)
+    result = run("--steps", 800, "--layers", 2, "--samples", 4)
     assert result.returncode == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -359,7 +351,7 @@ def test_gradcheck_names_what_a_wrong_line_makes_wrong(tmp_path, line, mistake, 
 
 
 def test_compare_shows_a_row_for_each_repair():
-    result = invoke("--compare", "--steps", 1500)
+    result = invoke("--compare", "--steps", 800, "--data", FEW)
     assert result.exit_code == 0
     rows = re.findall(r"^(\w[\w ]+?) +([\d.]+) +([\d.]+) +([\d.]+)$", result.stdout, re.M)
     assert [row[0] for row in rows] == [name for name, *_ in batchnorm.REPAIRS]

@@ -65,25 +65,25 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_bits_of_one_that_is
     tmp_path, name, ending
 ):
     module, killed = NETS[name], ending == signal.SIGKILL
-    steps = 3_000 if killed else 15_000
+    steps = 2_000 if killed else 10_000
     whole, path = tmp_path / "whole.npz", tmp_path / "m.npz"
     arguments = [*SMALL, "--steps", steps, "--checkpoint"]
     assert invoke(module, *arguments, whole).exit_code == 0
     rng, done = random.Random(SEED), []
-    for _ in range(20 if LONG else 5):
+    for _ in range(20 if LONG else 4):
         if done and done[-1] > 0.5 * steps:  # nearly done: from the start again
             path.unlink()
         process = start(name, *arguments, path, save_every=0 if killed else 5)
         while not re.match(r" +[\d,]+ ", process.stdout.readline()):  # a step is done
             assert process.poll() is None, (SEED, done, process.stderr.read())
-        time.sleep(rng.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.08))
         process.send_signal(ending)
         output, errors = process.communicate(timeout=60)
         if not killed:
             assert process.returncode == 0 and errors == "", (SEED, done, errors)
             assert re.search(r"^test +\d\.\d{4} ", output, re.M), (SEED, done, output)
         done.append(int(contents(path)["step"]))
-    assert len(set(done)) > 2, (SEED, done)
+    assert len(set(done)) > 1, (SEED, done)
     assert invoke(module, *arguments, path).exit_code == 0
     assert_equal_checkpoints(path, whole, (SEED, done))
 
