@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BEST := --layers 4 --residual --context 8 --embedding 16 --hidden 128 --lr 0.2 --weight-decay 1e-4
 
-.PHONY: help micrograd bigram mlp batchnorm compare best ladder test test-long lint bench bench-peers clean
+.PHONY: help micrograd bigram mlp batchnorm compare depth best ladder test test-long lint bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ' ?## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ batchnorm: .venv/ready ## stage 4: initialisation, BatchNorm, depth and instrume
 
 compare: .venv/ready ## stage 4: the repairs of the lecture, one after the other
 	@.venv/bin/python batchnorm.py --compare $(ARGS)
+
+depth: .venv/ready ## stage 4: what BatchNorm is good for, in a deep net (a minute)
+	@.venv/bin/python tests/ladder.py depth
 
 best: .venv/ready ## stage 4: a deep residual net, better than the lectures' best
 	@.venv/bin/python batchnorm.py $(BEST) $(ARGS)

@@ -510,13 +510,14 @@ def show_reading(title, net, X, Y, lr):
 
 
 def draw_shares(axes, named, low, high, title):
-    """The shares of each array's numbers in 50 bins between low and high, a curve for each."""
+    """The shares of each array's numbers in 31 bins between low and high, a curve for each."""
     for name, numbers in named.items():
-        counts, edges = np.histogram(numbers, 50, (low, high))
+        counts, edges = np.histogram(numbers, 31, (low, high))
         label = f"{name}, std {numbers.std(dtype=float):.1e}"
-        axes.plot((edges[1:] + edges[:-1]) / 2, counts / numbers.size, label=label)
+        axes.plot((edges[1:] + edges[:-1]) / 2, counts / max(1, numbers.size), label=label)
     axes.set(title=title, ylabel="share")
     axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", nbins=5)
     if len(named) <= 12:
         axes.legend(fontsize=8)
 
@@ -526,7 +527,7 @@ def draw_run(path, losses, start, ratios, net, X, Y):
     from matplotlib.figure import Figure
 
     outs, grads = inspect(net, X, Y)
-    figure = Figure(figsize=(15, 12), layout="constrained")
+    figure = Figure(figsize=(11, 9), layout="constrained")
     (loss, outputs), (gradients, weights), (updates, units) = figure.subplots(3, 2)
     width = math.ceil(len(losses) / 100)
     if losses:
@@ -538,8 +539,9 @@ def draw_run(path, losses, start, ratios, net, X, Y):
 
     layers = [f"layer {i}" for i in range(1, len(outs) + 1)]
     dW = {name: grad for name, grad in matrices(net.grads).items() if name != "C"}
-    title = f"Outputs ({net.activation})"
-    draw_shares(outputs, dict(zip(layers, outs)), *output_range(outs, net.activation), title)
+    title = f"Outputs ({net.activation}, zeros left out)"
+    named = {layer: out[out != 0] for layer, out in zip(layers, outs)}
+    draw_shares(outputs, named, *output_range(outs, net.activation), title)
     edge = 3 * max(grad.std(dtype=float) for grad in grads)
     draw_shares(gradients, dict(zip(layers, grads)), -edge, edge, "Gradients of the outputs")
     edge = 3 * max(grad.std(dtype=float) for grad in dW.values())
@@ -618,7 +620,7 @@ def resume(ctx, option, path):
 def fit(net, training, start, steps, checkpoint, run):
     """Train with a progress bar, ten lines of losses and checkpoints.
 
-    -> the loss of each step, and {step: log_ratios} for about a thousand steps. Ctrl-C ends
+    -> the loss of each step, and {step: log_ratios} for about a hundred steps. Ctrl-C ends
     the training after the step it falls into. Raises click.ClickException if the loss diverges.
     """
     losses, ratios, shown, stop, vocab = [], {}, 0, [], len(net.params.C)
@@ -638,7 +640,7 @@ def fit(net, training, start, steps, checkpoint, run):
                 if not math.isfinite(loss) or due and not np.isfinite(net.theta).all():
                     message = "try a lower --lr, or --gradcheck if you changed the code"
                     raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
-                if step % math.ceil(steps / 1000) == 0:
+                if step % math.ceil(steps / 100) == 0:
                     ratios[step] = log_ratios(net)
                 if step == 1 or last or step % math.ceil(steps / 10) == 0:
                     clear = "\r\033[K" if live else ""  # the bar

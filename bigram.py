@@ -179,8 +179,8 @@ def draw_counts(path, N, itos):
     warnings.filterwarnings("ignore", "Glyph")  # a box stands for a character the font lacks
     tokens = np.sort(most_frequent(N, 40))
     counts = N[np.ix_(tokens, tokens)]  # (40, 40) or smaller
-    figure = Figure(figsize=(16, 16), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(16, 16))
+    axes = figure.add_axes((0, 0, 1, 0.96))
     axes.imshow(counts, cmap="Blues")
     for (i, j), number in np.ndenumerate(counts):
         color = "white" if number > counts.max() / 2 else "black"

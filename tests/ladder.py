@@ -1,6 +1,7 @@
-"""Run every model on the same split of the same names, and print one table.
+"""Run many models on the same split of the same names, and print one table.
 
-    make ladder
+    make ladder    every model of this project, from the bigram to the best net
+    make depth     what BatchNorm is good for: five layers, good and bad starts, two learning rates
 
 Every choice, such as the smoothing of the n-grams, was made on dev; test is reported once.
 """
@@ -8,6 +9,7 @@ Every choice, such as the smoothing of the n-grams, was made on dev; test is rep
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -21,31 +23,49 @@ MODELS = [
     ("batchnorm", "batchnorm.py"),
     ("best", f"batchnorm.py {BEST}"),
 ]
+DEEP = "batchnorm.py --layers 5 --hidden 100 --steps 10000 --samples 0"
 
 
 def run(command):
-    """Run one model -> (parameters, seconds of training, dev loss, test loss, five samples)."""
-    began = time.perf_counter()
+    """Run one model -> (its output, the losses on dev and test)."""
     process = subprocess.run(
-        [sys.executable, *command.split(), "--samples", "5"],
+        [sys.executable, *command.split()],
         stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True,
     )  # fmt: skip
-    seconds, output = time.perf_counter() - began, process.stdout
-    if match := re.search(r"steps in ([\d.]+) s", output) if "bigram" not in command else None:
-        seconds = float(match[1])
-    if match := re.search(r"([\d,]+) parameters", output):
-        parameters = int(match[1].replace(",", ""))
-    else:
-        characters, order = re.search(r"(\d+) characters, .* runs of (\d+)", output).groups()
-        parameters = int(characters) ** int(order)
-    dev, test = (float(re.search(rf"^{s} +([\d.]+)", output, re.M)[1]) for s in ("dev", "test"))
-    samples = [line.removesuffix(" new").strip() for line in output.splitlines()[-5:]]
-    return parameters, seconds, dev, test, samples
+    losses = [re.search(rf"^{s} +([\d.]+)", process.stdout, re.M)[1] for s in ("dev", "test")]
+    return process.stdout, *map(float, losses)
+
+
+def ladder():
+    print(f"{'model':10}{'parameters':>10}{'seconds':>9}{'dev':>8}{'test':>8}  samples")
+    for name, command in MODELS:
+        began = time.perf_counter()
+        output, dev, test = run(f"{command} --samples 4")
+        seconds = time.perf_counter() - began
+        if match := re.search(r"([\d,]+) parameters", output):
+            parameters = int(match[1].replace(",", ""))
+        else:  # the table of a count-based model: characters to the power of the order
+            characters, order = re.search(r"(\d+) characters, .* runs of (\d+)", output).groups()
+            parameters = int(characters) ** int(order)
+        samples = " ".join(line.removesuffix(" new").strip() for line in output.splitlines()[-4:])
+        figures = f"{parameters:10,}{seconds:9.1f}{dev:8.4f}{test:8.4f}"
+        print(f"{name:10}{figures}  {textwrap.shorten(samples, 33, placeholder='')}", flush=True)
+
+
+def depth():
+    print("dev loss of five layers of 100 units after 10,000 steps")
+    print(f"{'init':9}{'lr':3}{'plain':>9}{'BatchNorm':>11}")
+    plain, normalised = [], []
+    for init in ("naive", "kaiming"):
+        for lr in ("0.1", "1"):
+            for losses, option in ((plain, "--no-batchnorm"), (normalised, "")):
+                _, dev, _ = run(f"{DEEP} --init {init} --lr {lr} {option}")
+                losses.append(dev)
+            print(f"{init:9}{lr:3}{plain[-1]:9.4f}{normalised[-1]:11.4f}", flush=True)
+    spreads = [max(losses) - min(losses) for losses in (plain, normalised)]
+    print(f"{'spread':12}{spreads[0]:9.4f}{spreads[1]:11.4f}")
+    print("The spread is the price of a wrong start or a wrong rate.")
 
 
 if __name__ == "__main__":
-    print(f"{'model':10}{'parameters':>11}{'seconds':>9}{'dev':>8}{'test':>8}  samples")
-    for name, command in MODELS:
-        parameters, seconds, dev, test, samples = run(command)
-        figures = f"{parameters:11,}{seconds:9.1f}{dev:8.4f}{test:8.4f}"
-        print(f"{name:10}{figures}  {' '.join(samples)}", flush=True)
+    depth() if "depth" in sys.argv[1:] else ladder()
