@@ -2,9 +2,11 @@
 # make mlp ARGS="--hidden 300 --prefix mar"
 
 PYTHON ?= python3
+DEEP := --layers 5 --hidden 100 --steps 10000 --samples 0
 BEST := --layers 4 --residual --context 8 --embedding 16 --hidden 128 --lr 0.2 --weight-decay 1e-4
 
-.PHONY: help micrograd bigram mlp batchnorm compare depth best ladder test test-long lint bench bench-peers clean
+.PHONY: help micrograd bigram mlp batchnorm compare depth best ladder pictures \
+	test test-long lint bench bench-peers clean
 
 help: ## list the targets
 	@awk -F ' ?## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +34,14 @@ best: .venv/ready ## stage 4: a deep residual net, better than the lectures' bes
 
 ladder: .venv/ready ## train all models on the same split, for one table
 	@.venv/bin/python tests/ladder.py
+
+pictures: .venv/ready ## draw the pictures of the README (installs matplotlib)
+	@.venv/bin/python -m pip install --quiet matplotlib
+	@.venv/bin/python mlp.py --embedding 2 --samples 0 --plot docs/embedding.png
+	@.venv/bin/python batchnorm.py $(DEEP) --init naive --no-batchnorm --plot docs/naive.png
+	@.venv/bin/python batchnorm.py $(DEEP) --plot docs/repaired.png
+	@.venv/bin/python -c "import glob, PIL.Image as I; [I.open(f).convert('RGB').quantize(256, \
+	method=1, dither=0).save(f, optimize=True) for f in glob.glob('docs/*.png')]"  # below 100 kB
 
 test: .venv/ready ## run the tests (half a minute)
 	@.venv/bin/python -m pytest -q $(ARGS)

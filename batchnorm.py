@@ -550,8 +550,8 @@ def draw_run(path, losses, start, ratios, net, X, Y):
         updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
     updates.axhline(-3, color="black", linestyle=":", label="healthy")
     if len(dW) <= 12:
-        updates.legend(fontsize=8)
-    updates.set(xlabel="step", ylim=(-6, 0.5), title="log10 of update / data")
+        updates.legend(fontsize=8, ncols=4, loc="upper right")
+    updates.set(xlabel="step", ylim=(-6, 1.5), title="log10 of update / data")
     picture = np.concatenate([stuck(out[:40], net.activation) for out in outs])
     units.imshow(picture, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
     for i in range(1, len(outs)):

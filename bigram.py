@@ -218,13 +218,18 @@ def show_word(word, P, stoi, itos):
 
 
 def show_one_step(W, words, stoi, l2):
-    """The loss and the gradient of a few words, by their one-hot rows and by their counts."""
+    """The loss and the gradient of a few words, by their one-hot rows and by their counts.
+
+    Raises click.ClickException if they are not the same.
+    """
     by_rows, dW_by_rows = loss_and_gradients(W, *build_dataset(words, stoi, 1), l2)
     by_counts, dW_by_counts = loss_and_gradients_of_counts(W, count(words, stoi), l2)
     apart = np.abs(dW_by_rows - dW_by_counts).max()
     click.echo(f"\none step of the net on {len(words)} words: loss {by_rows:.6f} by one-hot rows,")
-    click.echo(f"{by_counts:.6f} by their counts, and gradients at most {apart:.0e} apart. So the")
-    click.echo("training goes on from the counts: they hold all that loss and gradient need.")
+    click.echo(f"{by_counts:.6f} by their counts, and gradients at most {apart:.0e} apart.")
+    if not (apart < 1e-6 and abs(by_rows - by_counts) < 1e-6):
+        raise click.ClickException("rows and counts disagree: one of the two is wrong")
+    click.echo("The counts hold all that loss and gradient need: the training goes on from them.")
 
 
 def show_training(W, N, steps, lr, l2):
