@@ -580,29 +580,32 @@ def save(path, net, step, run):
 
 
 def load(path):
-    """Read a checkpoint -> theta, running, the number of steps done, the settings of its run."""
+    """Read a checkpoint -> its arrays by name, and the settings of its run."""
     with open(path, "rb") as file:
         try:
-            archive = np.load(file)
-            run = dict(json.loads(str(archive["run"])))
-            return archive["theta"], archive["running"], int(archive["step"]), run
+            arrays = dict(np.load(file))
+            return arrays, dict(json.loads(str(arrays["run"])))
         except Exception:  # zipfile, zlib, NumPy and json each raise their own
             raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
 
 
 def restore(path, net, run):
     """Fill theta and running from a checkpoint of this very run -> the number of steps done."""
-    theta, running, step, saved = load(path)
+    arrays, saved = load(path)
     for name, value in run.items():
         if saved.get(name) != value:
             difference = f"{name} {saved.get(name)!r:.50}, not {value!r:.50}"
             raise click.ClickException(f"{path} belongs to another run, with {difference}")
-    for array, found in ((net.theta, theta), (net.running, running)):
-        fits = (found.shape, found.dtype) == (array.shape, array.dtype)
-        if not (fits and np.isfinite(found).all() and 0 <= step <= run["steps"]):
-            raise click.ClickException(f"{path} is damaged or not a checkpoint")
-        array[:] = found
-    return step
+    expected = {"theta": net.theta, "running": net.running, "step": np.int64(0)}
+    damaged = click.ClickException(f"{path} is damaged or not a checkpoint")
+    for name, array in expected.items():
+        found = arrays.get(name, np.array("missing"))
+        if (found.shape, found.dtype) != (array.shape, array.dtype) or not np.isfinite(found).all():
+            raise damaged
+    if not 0 <= arrays["step"] <= run["steps"]:
+        raise damaged
+    net.theta[:], net.running[:] = arrays["theta"], arrays["running"]
+    return int(arrays["step"])
 
 
 def resume(ctx, option, path):
@@ -610,7 +613,7 @@ def resume(ctx, option, path):
     if path == "":
         raise click.BadParameter("the name of a file is missing.")
     if path and os.path.exists(path):
-        ctx.default_map = {name: str(value) for name, value in load(path)[-1].items()}
+        ctx.default_map = {name: str(value) for name, value in load(path)[1].items()}
     return path
 
 
