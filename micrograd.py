@@ -201,6 +201,8 @@ class Layer(Module):
         self.parts = [Neuron(nin, activation, rng) for _ in range(nout)]
 
     def __call__(self, x):
+        # Numbers become Values here, once for all neurons; dot() would do it in each of them.
+        x = [each if isinstance(each, Value) else Value(each) for each in x]
         return [neuron(x) for neuron in self.parts]
 
 
