@@ -481,3 +481,9 @@ def test_a_symbolic_link_is_written_through(tmp_path):
     (tmp_path / "link.npz").symlink_to(tmp_path / "m.npz")
     assert invoke("--steps", 1, *SMALL, "--checkpoint", tmp_path / "link.npz").exit_code == 0
     assert (tmp_path / "link.npz").is_symlink() and contents(tmp_path / "m.npz")["step"] == 1
+
+
+def test_the_readme_shows_both_passes_exactly_as_they_are():
+    readme = SCRIPT.with_name("README.md").read_text(encoding="utf-8")
+    (excerpt,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert excerpt in SCRIPT.read_text() and "def forward" in excerpt and "def backward" in excerpt
