@@ -52,11 +52,6 @@ def test_counts_are_those_of_the_double_loop(order):
     assert all(N[run_] == number for run_, number in counter.items())
 
 
-def test_counts_of_an_order_sum_to_those_of_the_order_below():
-    trigrams, bigrams = bigram.count(WORDS, STOI, 3), bigram.count(WORDS, STOI)
-    assert np.array_equal(trigrams.sum(axis=0), bigrams)
-
-
 def test_a_table_that_is_too_large_is_refused():
     with pytest.raises(click.ClickException, match=r"needs 27\^9 counts"):
         bigram.count(WORDS, STOI, 9)
@@ -79,11 +74,6 @@ def test_what_the_table_rules_out_costs_infinitely_much():
     N = np.array([[0, 2], [2, 0]])
     assert bigram.mean_loss(N, bigram.probabilities(N, 0)) == 0
     assert bigram.mean_loss(np.ones((2, 2)), bigram.probabilities(N, 0)) == math.inf
-
-
-def test_smoothing_without_end_forgets_the_data():
-    P = bigram.probabilities(bigram.count(WORDS, STOI), 1e12)
-    np.testing.assert_allclose(P, 1 / 27, rtol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------- learning
@@ -120,13 +110,6 @@ def test_the_gradient_vanishes_at_the_table_of_counts():
     N = bigram.count(WORDS, STOI) + 1
     _, dW = bigram.loss_and_gradients_of_counts(np.log(bigram.probabilities(N, 0)), N)
     assert np.abs(dW).max() < 1e-15
-
-
-def test_learning_reaches_the_loss_of_counting():
-    N = bigram.count(WORDS, STOI)
-    W = np.random.default_rng(0).standard_normal((27, 27))
-    losses = [loss for _, loss in bigram.train(W, N, 2000, 50.0)]
-    assert losses[0] > 3.5 and abs(losses[-1] - 2.45440) < 1e-3
 
 
 def test_huge_weights_do_not_overflow():

@@ -326,11 +326,6 @@ def test_find_lr_says_when_the_loss_diverges_at_once(monkeypatch):
     assert "the loss diverged within 0 steps" in error_of("--find-lr", *SMALL)
 
 
-def test_prefix_starts_every_sample():
-    result = invoke("--steps", 200, *SMALL, "--prefix", "mar", "--temperature", 0.7)
-    assert all(line.startswith("mar") for line in result.stdout.splitlines()[-3:])
-
-
 def test_words_with_spaces_capitals_and_accents_train(tmp_path):
     path = tmp_path / "places.txt"
     path.write_text("São Paulo\nBad Säckingen\n漢城\n" * 10, encoding="utf-8")
@@ -389,18 +384,6 @@ def test_options_out_of_range_are_usage_errors_that_name_the_option(arguments):
     result = invoke("--steps", "1", *arguments)
     assert result.exit_code == 2
     assert arguments[0] in result.stderr.splitlines()[-1]
-
-
-def test_data_that_cannot_be_used_is_named(tmp_path):
-    path = tmp_path / "words.txt"
-    for content, message in [
-        (b"", f"{path} contains no words"),
-        (b"anna\n\xff\n", f"{path}, line 2: not UTF-8"),
-        (b"a.b\n", f"{path}, line 1: a word cannot contain '.'"),
-        (b"anna\n", "at least 6 words are needed for a split: 1 given"),
-    ]:
-        path.write_bytes(content)
-        assert message in error_of("--data", path)
 
 
 def test_a_mistake_in_the_code_shows_its_traceback(monkeypatch):
