@@ -312,7 +312,7 @@ MOMENTUM = 0.001  # weight of the newest batch in the running averages, as in th
 
 
 def train(net, X, Y, steps, batch_size, lr, schedule, seed, weight_decay=0.0, start=0):
-    """Minibatch gradient descent from step `start` on: yield (steps done, loss before the step).
+    """Minibatch gradient descent from step `start` on: a generator of (steps done, loss before).
 
     Every thousand steps have a generator of their own: a step gets the same minibatch wherever
     training started. Weight decay adds the penalty weight_decay / 2 * sum(theta^2) to the loss.
@@ -390,7 +390,7 @@ def sample(net, rng, itos, context, number, prefix="", temperature=1.0, longest=
         cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
         token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # a dot more for every word
+        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # append a dot to every word
         tokens[unfinished, -1] = token
         unfinished = unfinished[token != 0]
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
@@ -729,7 +729,7 @@ def positive(text):
 
 def not_negative(text):
     """Read 0 or a positive real number from the command line."""
-    return float(text) and positive(text)
+    return 0.0 if float(text) == 0 else positive(text)
 
 
 FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False)
@@ -833,7 +833,7 @@ def main(
     show_reading("after", net, *some, lr)
 
     plain = folded(net, net.running if bn_stats == "running" else calibrated(net, X))
-    click.echo("\nsplit      loss  perplexity = exp(loss): a guess among so many characters")
+    click.echo("\nsplit      loss  perplexity = exp(loss): like a uniform guess among this many")
     for name, (x, y) in zip(("train", "dev", "test"), splits):
         loss = evaluate(plain, x, y)
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")

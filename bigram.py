@@ -16,12 +16,12 @@ pairs of a character X and the next character Y,
     dlogits = (softmax(logits) - one_hot(Y)) / n                      (n, V)
     dW      = one_hot(X).T @ dlogits + 2 * l2 * W / V^2               (V, V)
 
-Without the penalty it approaches the same table: only there does the gradient vanish. Longer
-contexts (--order) are counted the same way, as long as the table fits in memory. After the lecture
-"The spelled-out intro to language modeling: building makemore" (part 1).
+Without the penalty it approaches the table without smoothing: only there does the gradient vanish.
+Longer contexts (--order) are counted the same way, as long as the table fits in memory. After the
+lecture "The spelled-out intro to language modeling: building makemore" (part 1).
 
     python bigram.py                               both models, side by side
-    python bigram.py --order 4 --smoothing auto    counting, as far as it goes
+    python bigram.py --order 4 --smoothing auto    count runs of 4 characters
     python bigram.py --model net --prefix ma       names that start with ma, by the network
 """
 
@@ -64,7 +64,7 @@ def count(words, stoi, order=2):
 
 
 def probabilities(N, smoothing):
-    """Counts -> P of the same shape, the last axis sums to 1.
+    """Counts -> P of the same shape; its last axis sums to 1.
 
     After a context that was never seen, without smoothing, every character is equally likely.
     """
@@ -79,7 +79,7 @@ def mean_loss(N, P):
     """Mean of -log P over the runs counted in N, in nats; inf if P rules out one of them."""
     seen = N > 0
     with np.errstate(divide="ignore"):
-        return float(abs(N[seen] @ np.log(P[seen])) / N.sum())  # abs: - without -0.0
+        return float(abs(N[seen] @ np.log(P[seen])) / N.sum())  # abs instead of -: no -0.0
 
 
 # ---------------------------------------------------------------------------------------- learning
@@ -131,12 +131,12 @@ def loss_and_gradients_of_counts(W, N, l2=0.0):
 
 
 def train(W, N, steps, lr, l2=0.0):
-    """Gradient descent on all pairs at once, in place: yield (steps done, loss before the step)."""
+    """Gradient descent on all pairs at once: a generator of (step, loss), before each step."""
     N = N.astype(W.dtype)
     for step in range(steps):
         loss, dW = loss_and_gradients_of_counts(W, N, l2)
-        W -= lr * dW
         yield step + 1, loss
+        W -= lr * dW
 
 
 # --------------------------------------------------------------------------------------- sampling
@@ -158,7 +158,7 @@ def sample(P, rng, itos, number, prefix="", temperature=1.0, longest=100):
         cumulative = (probs ** (1 / temperature)).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
         token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # a dot more for every word
+        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # append a dot to every word
         tokens[unfinished, -1] = token
         unfinished = unfinished[token != 0]
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
@@ -168,7 +168,7 @@ def sample(P, rng, itos, number, prefix="", temperature=1.0, longest=100):
 
 
 def most_frequent(N, number):
-    """The tokens of the most frequent characters, the first one first -> (number,) or fewer."""
+    """The tokens of the most frequent characters, most frequent first -> (number,) or fewer."""
     return np.argsort(-N.sum(axis=0), kind="stable")[:number]
 
 
@@ -206,18 +206,18 @@ def show_pairs(N, itos):
         click.echo(itos[i] + "".join(f"{N[i, j]:8,}" for j in tokens))
 
 
-def show_word(word, P, stoi, itos):
+def show_word(word, P, stoi, itos, title):
     """The likelihood of one word, one row for each run of characters."""
     X, Y = build_dataset([word], stoi, P.ndim - 1)
     probs = P[(*X.T, Y)]  # (len(word) + 1,)
-    click.echo(f"\n{word}  probability  -log")
+    click.echo(f"\n{word}  probability  -log   by {title}")
     for context, target, p in zip(X.tolist(), Y.tolist(), probs):
         run = "".join(itos[token] for token in [*context, target])
         click.echo(f"{run:{len(word)}}{p:13.4f}{abs(np.log(p)):6.2f}")
     click.echo(f"mean of -log: {abs(np.log(probs).mean()):.4f} nats, the loss of this word")
 
 
-def show_one_step(W, words, stoi, l2):
+def show_both_ways(W, words, stoi, l2):
     """The loss and the gradient of a few words, by their one-hot rows and by their counts.
 
     Raises click.ClickException if they are not the same.
@@ -225,7 +225,7 @@ def show_one_step(W, words, stoi, l2):
     by_rows, dW_by_rows = loss_and_gradients(W, *build_dataset(words, stoi, 1), l2)
     by_counts, dW_by_counts = loss_and_gradients_of_counts(W, count(words, stoi), l2)
     apart = np.abs(dW_by_rows - dW_by_counts).max()
-    click.echo(f"\none step of the net on {len(words)} words: loss {by_rows:.6f} by one-hot rows,")
+    click.echo(f"\nuntrained net, {len(words)} words: loss {by_rows:.6f} by one-hot rows,")
     click.echo(f"{by_counts:.6f} by their counts, and gradients at most {apart:.0e} apart.")
     if not (apart < 1e-6 and abs(by_rows - by_counts) < 1e-6):
         raise click.ClickException("rows and counts disagree: one of the two is wrong")
@@ -238,23 +238,25 @@ def show_training(W, N, steps, lr, l2):
     Each row has the largest difference between the learnt and the counted table. Raises
     click.ClickException if the loss diverges.
     """
+    seen = N.any(axis=1)  # (V,), the characters that have a successor in N
     losses, counted, began = [], probabilities(N, 0), time.perf_counter()
     click.echo(f"    step      loss  off by   uniform guess: ln {len(W)} = {math.log(len(W)):.4f}")
     for step, loss in train(W, N, steps, lr, l2):
         losses.append(loss)
         if step == 1 or step % math.ceil(steps / 5) == 0:
-            click.echo(f"{step:8,} {loss:9.4f}  {np.abs(softmax(W) - counted).max():.4f}")
+            apart = np.abs(softmax(W) - counted)[seen].max()
+            click.echo(f"{step:8,} {loss:9.4f}  {apart:.4f}")
     seconds, done = time.perf_counter() - began, len(losses)
     if not (np.isfinite(losses).all() and np.isfinite(W).all()):
         raise click.ClickException("the loss diverged: try a lower --lr")
     click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
+    click.echo("off by: the largest difference from the table of counts")
     if (np.diff(losses) > 1e-9).any():
         click.echo("The loss rose on the way, so the training did not converge: try a lower --lr.")
     elif l2:
-        click.echo("The penalty pulls the learnt probabilities towards each other.")
+        click.echo("The penalty, part of the loss above, pulls the probabilities towards uniform.")
     else:
-        click.echo("off by: the largest difference from the table of counts. It approaches 0:")
-        click.echo("the gradient in row i, (n_i softmax(W_i) - N_i) / n, is 0 where the two agree.")
+        click.echo("It approaches 0: only where both tables agree is the gradient 0.")
 
 
 def choose_smoothing(N_train, N_dev):
@@ -276,7 +278,7 @@ def positive(text):
 
 def not_negative(text):
     """Read 0 or a positive real number from the command line."""
-    return float(text) and positive(text)
+    return 0.0 if float(text) == 0 else positive(text)
 
 
 def number_or_auto(text):
@@ -288,7 +290,7 @@ FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False
 SPLITS = "train", "dev", "test"
 SMOOTHING = "Added to every count; auto: the best on dev."
 STEPS = "Training steps of the net (it needs --order 2)."
-MODEL = "The model that makes up words; net: it alone."
+MODEL = "Model to sample from; net skips the counting."
 PLOT = "Picture of the counts of pairs to draw, .png, .svg or .pdf (needs matplotlib)."
 
 
@@ -336,11 +338,11 @@ def main(
         if smoothing == "auto":
             smoothing = choose_smoothing(*splits[:2])
         P = probabilities(splits[0], smoothing)  # (V,) * order
-        show_word(words[0], P, stoi, itos)
         title = f"the counts of train, smoothing {smoothing:g}"
+        show_word(words[0], P, stoi, itos, title)
     if order == 2:
         W = rng.standard_normal((len(stoi), len(stoi)))  # (V, V)
-        show_one_step(W, train_words[:100], stoi, l2)
+        show_both_ways(W, train_words[:100], stoi, l2)
         show_training(W, splits[0], steps, lr, l2)
         learnt = softmax(W)  # (V, V)
     if model == "net":
@@ -350,7 +352,7 @@ def main(
         click.echo(f"the net, trained on train: loss {', '.join(losses)}")
 
     click.echo(f"\n{title}")
-    click.echo("split      loss  perplexity = exp(loss): a guess among so many characters")
+    click.echo("split      loss  perplexity = exp(loss): like a uniform guess among this many")
     for name, part in zip(SPLITS, splits):
         loss = mean_loss(part, P)
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")

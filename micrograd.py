@@ -1,8 +1,8 @@
 #!/usr/bin/env -S uv run --script
 """Stage 1: an autograd engine, and a neural network on top of it.
 
-Every Value is a number that remembers the Values it was computed from, and its slope along each of
-them: its local derivative. For L = f(u) with u = g(x), the chain rule says
+Every Value is a number that remembers the Values it was computed from, and its slope with respect
+to each of them: its local derivative. For L = f(u) with u = g(x), the chain rule says
 
     dL/dx = du/dx * dL/du      the slope along the edge * the gradient of the node above
 
@@ -35,8 +35,9 @@ import numpy as np
 class Value:
     """A number that knows how it was computed.
 
-    data: the number. grad: the derivative, with respect to it, of the Value that backward() was
-    called on. children: the Values it was computed from. slopes: its derivative along each of them.
+    data: the number. grad: how fast the Value on which backward() was called changes with this one.
+    children: the Values it was computed from. slopes: its derivative with respect to each of them,
+    for their data at that time: after changing data, compute the result again.
 
     In the lecture, every operation defines a function `_backward` that applies the chain rule to
     its own children. The chain rule is always the same, only the slopes differ: here an operation
@@ -109,19 +110,19 @@ class Value:
         return Value(math.log(self.data), (self,), (1 / self.data,), "log")
 
     def backward(self):
-        """Add the derivative of self with respect to every leaf below it to the leaf's grad.
+        """For every leaf below self, add d(self)/d(leaf) to leaf.grad.
 
-        A leaf keeps its grad until it is set to 0, so that several losses can add up in it. To
-        forget that between two steps of a training is the classic mistake:
+        A leaf keeps its grad until it is set to 0, so that several losses can add up in it.
+        Forgetting to do so between two training steps is the classic mistake:
 
             a = Value(3.0)
             (a * a).backward()  # a.grad is 6
             (a * a).backward()  # a.grad is 12
 
-        Each call recomputes the grads of the nodes in between.
+        The grads of the nodes in between are overwritten by each call.
         """
-        # Sort the nodes so that children come before parents, without the leaves. The lecture's
-        # sort calls itself for every child: a chain of a thousand additions is too deep for that.
+        # Sort the nodes, leaving out the leaves: children before parents. The lecture's sort calls
+        # itself for every child: a chain of a thousand additions is too deep for that.
         order, seen = [], {self}
         stack = [(self, iter(self.children))]
         while stack:
@@ -147,7 +148,7 @@ class Value:
 def dot(weights, inputs, bias):
     """w·x + b as one node with 2n + 1 children for n inputs, which are numbers or Values.
 
-    The operators would make 2n nodes of it, and a network spends most of its time on making nodes.
+    Built from + and *, it would take 2n nodes, and a network spends most of its time making nodes.
     Raises ValueError if there are more or fewer inputs than weights.
     """
     if len(inputs) != len(weights):
@@ -164,7 +165,7 @@ ACTIVATIONS = {"tanh": Value.tanh, "relu": Value.relu, "linear": lambda x: x}
 
 
 class Module:
-    """Something with parameters: those of its parts, unless it has its own."""
+    """The parameters of a module are those of its parts; a Neuron has its own."""
 
     def parameters(self):
         return [parameter for part in self.parts for parameter in part.parameters()]
@@ -194,7 +195,7 @@ class Neuron(Module):
 
 
 class Layer(Module):
-    """nout neurons with the same inputs; gives a list of their nout outputs."""
+    """nout neurons with the same inputs; returns the list of their nout outputs."""
 
     def __init__(self, nin, nout, activation="tanh", rng=None):
         rng = np.random.default_rng(rng)  # one for all neurons: no two draw the same weights
@@ -209,7 +210,7 @@ class Layer(Module):
 class MLP(Module):
     """Layers of nouts neurons, one after another; the last has an activation of its own.
 
-    Gives a Value if the last layer has one neuron, otherwise a list.
+    Returns a Value if the last layer has one neuron, otherwise a list.
     """
 
     def __init__(self, nin, nouts, activation="tanh", output="tanh", rng=None):
@@ -224,9 +225,9 @@ class MLP(Module):
 
 
 def train(model, loss_of, steps, rate):
-    """Gradient descent: yield the loss before each step, and after the last.
+    """Gradient descent: a generator of the loss before each step, and after the last.
 
-    `rate` maps the share of the steps that are done to a learning rate.
+    `rate` is a function from the fraction of the steps done to a learning rate.
     """
     for step in range(steps + 1):
         loss = loss_of(model)
@@ -372,7 +373,9 @@ def fit(model, loss_of, steps, rate):
             losses.append(loss)
     click.echo("     step      loss")
     for step in sorted({*range(0, steps, math.ceil(steps / 10) or 1), steps}):
-        click.echo(f"{step:9,}{losses[step]:10.4f}")
+        click.echo(f"{step:9,} {losses[step]:9.4f}")
+    if losses[-1] > losses[0]:
+        click.echo("The loss rose: try a lower --lr.")
 
 
 def show_lecture(rng, steps, lr):
@@ -417,16 +420,16 @@ DATASETS = {"lecture": (20, 0.05), "moons": (100, 1.0)}  # defaults of steps and
 @click.option("--graph", "graph_path", type=FILE, help="Write the graph of a neuron and exit.")
 def main(dataset, steps, lr, seed, plot, graph_path):
     """Compute derivatives with an autograd engine, and train small networks with it."""
-    gc.disable()  # graphs have no cycles: without it they are freed as well, in half the time
+    gc.disable()  # graphs have no cycles: reference counting frees them, and takes half the time
     rng = np.random.default_rng(seed)
-    if graph_path:
+    if graph_path is not None:
         neuron = lecture_neuron()
         neuron.backward()
         Path(graph_path).write_text(graph(neuron), encoding="utf-8")
         return click.echo(f"dot -Tsvg {graph_path} -o neuron.svg    draws the graph")
-    if plot and dataset != "moons":
+    if plot is not None and dataset != "moons":
         raise click.UsageError("--plot needs --dataset moons")
-    if plot and not plot.endswith((".png", ".svg", ".pdf")):
+    if plot is not None and not plot.endswith((".png", ".svg", ".pdf")):
         raise click.BadParameter("draws .png, .svg or .pdf", param_hint="--plot")
     default_steps, default_lr = DATASETS[dataset]
     steps, lr = default_steps if steps is None else steps, lr or default_lr

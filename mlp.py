@@ -166,7 +166,7 @@ SCHEDULES = {
 
 
 def train(net, X, Y, steps, batch_size, lr, schedule, seed, start=0):
-    """Minibatch gradient descent from step `start` on: yield (steps done, loss before the step).
+    """Minibatch gradient descent from step `start` on: a generator of (steps done, loss before).
 
     Every thousand steps have a generator of their own: a step gets the same minibatch wherever
     training started.
@@ -207,7 +207,7 @@ def sample(net, rng, itos, context, number, prefix="", temperature=1.0, longest=
         cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (U, V)
         drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
         token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # a dot more for every word
+        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # append a dot to every word
         tokens[unfinished, -1] = token
         unfinished = unfinished[token != 0]
     return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
@@ -510,7 +510,7 @@ def main(
         training = train(net, X, Y, steps, batch_size, lr, schedule, seed, start)
         losses = fit(net, training, start, steps, checkpoint, run)
 
-    click.echo("split      loss  perplexity = exp(loss): a guess among so many characters")
+    click.echo("split      loss  perplexity = exp(loss): like a uniform guess among this many")
     for name, (x, y) in zip(("train", "dev", "test"), splits):
         loss = evaluate(net, x, y)
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
