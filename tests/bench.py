@@ -34,8 +34,6 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from test_common import textbook_dataset
-
 import batchnorm
 import bigram
 import micrograd
@@ -271,19 +269,6 @@ def torch_bigram_step(X, Y, start):
     return step
 
 
-def sample_by_choice(P, rng, itos, number):
-    words = []
-    for _ in range(number):
-        word, token = "", 0
-        while True:
-            token = rng.choice(len(P), p=P[token])
-            if token == 0:
-                break
-            word += itos[token]
-        words.append(word)
-    return words
-
-
 def bench_bigram():
     words, stoi, itos, _ = names()
     N = bigram.count(words, stoi)
@@ -301,10 +286,6 @@ def bench_bigram():
             return (time.perf_counter() - began) / 500
 
         row(measure, timed(theirs), our_step, "µs")
-    P, rng = bigram.probabilities(N, 0), np.random.default_rng(0)
-    theirs = timed(sample_by_choice, P, rng, itos, 2_000)
-    ours = timed(bigram.sample, P, rng, itos, 100_000)
-    row("bigram: rng.choice, 100,000 samples", lambda: 50 * theirs(), ours, "ms", 3)
 
 
 # -------------------------------------------------------------------------------------------- mlp
@@ -313,16 +294,42 @@ STEPS, BATCH = 2000, 32
 SIZES = (27, 3, 10, 200)
 
 
-def our_steps(X, Y):
-    net, seeds = mlp.Net(np.random.default_rng(0), *SIZES), count()
+def our_steps(module, net, X, Y, steps):
+    """The training of mlp.py or batchnorm.py at a constant rate -> a function that times a step."""
+    seeds = count()
 
     def run():
         began = time.perf_counter()
-        for _ in mlp.train(net, X, Y, STEPS, BATCH, 0.1, lambda done: 1.0, next(seeds)):
+        for _ in module.train(net, X, Y, steps, BATCH, 0.1, lambda done: 1.0, next(seeds)):
             pass
-        return (time.perf_counter() - began) / STEPS
+        return (time.perf_counter() - began) / steps
 
     return run
+
+
+def torch_steps(loss_of, params, examples, steps):
+    """The same in PyTorch, with the loss of a batch of rows and the tensors to train."""
+    import torch
+
+    def run():
+        began = time.perf_counter()
+        for _ in range(steps):
+            loss = loss_of(torch.randint(0, examples, (BATCH,)))
+            for array in params:
+                array.grad = None
+            loss.backward()
+            for array in params:
+                array.data += -0.1 * array.grad
+        return (time.perf_counter() - began) / steps
+
+    return run, loss_of(torch.arange(BATCH)).item()
+
+
+def tensor(array):
+    import torch
+
+    torch.set_num_threads(1)
+    return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
 
 
 def six_products():
@@ -338,12 +345,10 @@ def six_products():
     return timed(products, calls=STEPS)
 
 
-def torch_steps(X, Y):
+def torch_mlp(X, Y):
     import torch
 
-    torch.set_num_threads(1)
-    start = mlp.Net(np.random.default_rng(0), *SIZES).params
-    params = [torch.tensor(np.ascontiguousarray(array), requires_grad=True) for array in start]
+    params = [tensor(array) for array in mlp.Net(np.random.default_rng(0), *SIZES).params]
     C, W1, b1, W2, b2 = params
     X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
 
@@ -351,21 +356,10 @@ def torch_steps(X, Y):
         h = torch.tanh(C[X[batch]].view(len(batch), -1) @ W1 + b1)
         return torch.nn.functional.cross_entropy(h @ W2 + b2, Y[batch])
 
-    def run():
-        began = time.perf_counter()
-        for _ in range(STEPS // 2):
-            loss = loss_of(torch.randint(0, len(X), (BATCH,)))
-            for array in params:
-                array.grad = None
-            loss.backward()
-            for array in params:
-                array.data += -0.1 * array.grad
-        return (time.perf_counter() - began) / (STEPS // 2)
-
-    return run, loss_of(torch.arange(BATCH)).item()
+    return torch_steps(loss_of, params, len(X), STEPS // 2)
 
 
-def jax_steps(X, Y):
+def jax_mlp(X, Y):
     import jax
     import jax.numpy as jnp
 
@@ -393,96 +387,43 @@ def jax_steps(X, Y):
     return run, float(loss_of(params, X[:BATCH], Y[:BATCH]))
 
 
-def process(*command):
-    """Seconds of a whole process."""
-    began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    return time.perf_counter() - began
-
-
 def bench_mlp():
-    words, stoi, _, (X, Y) = names()
-    ours = our_steps(X, Y)
-    loss = mlp.loss_and_gradients(mlp.Net(np.random.default_rng(0), *SIZES), X[:BATCH], Y[:BATCH])
+    _, _, _, (X, Y) = names()
+    net = mlp.Net(np.random.default_rng(0), *SIZES)
+    loss = mlp.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
+    ours = our_steps(mlp, net, X, Y, STEPS)
     row("mlp: the six matrix products, a step", six_products(), ours, "µs", 15)
-    for name, package, peer in (("PyTorch", "torch", torch_steps), ("JAX", "jax", jax_steps)):
+    for name, package, peer in (("PyTorch", "torch", torch_mlp), ("JAX", "jax", jax_mlp)):
         if installed(package, f"mlp: {name}, a step"):
             theirs, their_loss = peer(X, Y)
             assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
             row(f"mlp: {name}, a step", theirs, ours, "µs")
-    for x, y in zip(build_dataset(words, stoi, 3), textbook_dataset(words, stoi, 3)):
-        assert np.array_equal(x, y)
-    row(
-        "common: a loop over characters, all examples",
-        timed(textbook_dataset, words, stoi, 3),
-        timed(build_dataset, words, stoi, 3),
-        "ms",
-    )
-    row(
-        "mlp: import numpy, click; ours: mlp.py --help",
-        lambda: process(sys.executable, "-c", "import numpy, click"),
-        lambda: process(sys.executable, "mlp.py", "--help"),
-        "ms",
-    )
-    _, peak = peak_memory("import mlp; mlp.main(['--steps', '50000'], standalone_mode=False)")
-    line("mlp: peak memory of --steps 50000", f"{peak:.0f} MB")
 
 
 # -------------------------------------------------------------------------------------- batchnorm
 
 
-def our_deep_steps(X, Y, sizes, options, steps=500):
-    net, seeds = batchnorm.Net(np.random.default_rng(0), *sizes, **options), count()
-
-    def run():
-        began = time.perf_counter()
-        for _ in batchnorm.train(net, X, Y, steps, BATCH, 0.1, lambda done: 1.0, next(seeds)):
-            pass
-        return (time.perf_counter() - began) / steps
-
-    return run
-
-
-def torch_deep_steps(X, Y, sizes, options, steps=300):
+def torch_batchnorm(X, Y, sizes, options):
     import torch
     from torch.nn.functional import batch_norm, cross_entropy
 
-    torch.set_num_threads(1)
     start = batchnorm.Net(np.random.default_rng(0), *sizes, **options).params
-
-    def tensor(array):
-        return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
-
     C, W_out, b_out = map(tensor, (start.C, start.W_out, start.b_out))
     layers = [start.W1, *start.W], start.gain, start.bias
-    W, gain, bias = (list(map(tensor, arrays)) for arrays in layers)
+    W, gain, bias = ([tensor(array) for array in arrays] for arrays in layers)
     means = [torch.zeros(len(each)) for each in gain]
     variances = [torch.ones(len(each)) for each in gain]
     X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
-    params = [C, *W, *gain, *bias, W_out, b_out]
 
     def loss_of(batch):
         h = C[X[batch]].view(len(batch), -1)
         for i in range(len(W)):
-            pre = batch_norm(
-                h @ W[i], means[i], variances[i], gain[i], bias[i], True, momentum=0.001
-            )
-            out = torch.tanh(pre)
+            statistics = means[i], variances[i], gain[i], bias[i]
+            out = torch.tanh(batch_norm(h @ W[i], *statistics, True, momentum=0.001))
             h = out + h if options.get("residual") and i else out
         return cross_entropy(h @ W_out + b_out, Y[batch])
 
-    def run():
-        began = time.perf_counter()
-        for _ in range(steps):
-            loss = loss_of(torch.randint(0, len(X), (BATCH,)))
-            for array in params:
-                array.grad = None
-            loss.backward()
-            for array in params:
-                array.data += -0.1 * array.grad
-        return (time.perf_counter() - began) / steps
-
-    return run, loss_of(torch.arange(BATCH)).item()
+    return torch_steps(loss_of, [C, *W, *gain, *bias, W_out, b_out], len(X), 300)
 
 
 def bench_batchnorm():
@@ -497,9 +438,9 @@ def bench_batchnorm():
             continue
         net = batchnorm.Net(np.random.default_rng(0), *sizes, **options)
         loss = batchnorm.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
-        theirs, their_loss = torch_deep_steps(X, Y, sizes, options)
+        theirs, their_loss = torch_batchnorm(X, Y, sizes, options)
         assert abs(their_loss - loss) < 1e-4, (their_loss, loss)
-        row(measure, theirs, our_deep_steps(X, Y, sizes, options), "µs")
+        row(measure, theirs, our_steps(batchnorm, net, X, Y, 500), "µs")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -522,7 +463,7 @@ STAGES = {
 
 if __name__ == "__main__":
     packages = [f"{name} {version(name)}" for name in ("numpy", "torch", "jax") if find_spec(name)]
-    print(f"{processor()}, Python {platform.python_version()}, {', '.join(packages)}")
+    print(f"{processor()}\nPython {platform.python_version()}, {', '.join(packages)}")
     print(f"{'measure':45}{'theirs':>10}{'ours':>9}    theirs/ours")
     for stage in sys.argv[1:] or STAGES:
         STAGES[stage]()
