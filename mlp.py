@@ -84,7 +84,7 @@ class Net:
     def __setattr__(self, name, array):
         """Refuse another array in the place of one that has views: they would not follow."""
         if vars(self).setdefault(name, array) is not array:
-            raise AttributeError(f"net.{name} cannot be replaced: change it in place")
+            raise AttributeError(f"net.{name} cannot be replaced: change its elements in place")
 
 
 # -------------------------------------------------------------------- forward and backward passes
