@@ -17,7 +17,6 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 import gc
-import math
 import platform
 import random
 import subprocess
@@ -25,7 +24,6 @@ import sys
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -38,9 +36,13 @@ import batchnorm
 import bigram
 import micrograd
 import mlp
-from common import build_dataset, build_vocab, load_words, split_words
+from common import build_dataset, build_vocab, load_words
 
 UNITS = {"ms": 1e3, "µs": 1e6}
+STEPS, FOREVER, BATCH = 2000, 10**9, 32
+SIZES = 27, 3, 10, 200  # of mlp.py
+WORDS = load_words()
+STOI, _ = build_vocab(WORDS)
 
 
 def row(measure, theirs, ours, unit, repeats=9):
@@ -78,22 +80,6 @@ def installed(package, measure):
     return find_spec(package)
 
 
-def names():
-    words = load_words()
-    stoi, itos = build_vocab(words)
-    train, _, _ = split_words(words, np.random.default_rng(0))
-    return words, stoi, itos, build_dataset(train, stoi, 3)
-
-
-def peak_memory(code):
-    """Run Python code in a process of its own -> (lines of stdout, peak resident MB)."""
-    code += "\nprint(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
-    command = [sys.executable, "-c", code]
-    output = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    *lines, peak = output.splitlines()
-    return lines, int(peak) / 1024
-
-
 # -------------------------------------------------------------------------------------- micrograd
 
 
@@ -113,27 +99,8 @@ class Textbook:
         other = other if isinstance(other, Textbook) else Textbook(other)
         return Textbook(self.data * other.data, (self, other), (other.data, self.data))
 
-    def __pow__(self, n):
-        return Textbook(self.data**n, (self,), (n * self.data ** (n - 1),))
-
-    def exp(self):
-        e = math.exp(self.data)
-        return Textbook(e, (self,), (e,))
-
-    def log(self):
-        return Textbook(math.log(self.data), (self,), (1 / self.data,))
-
     def relu(self):
         return Textbook(max(0.0, self.data), (self,), (float(self.data > 0),))
-
-    def __neg__(self):
-        return self * -1.0
-
-    def __sub__(self, other):
-        return self + (-other)
-
-    def __truediv__(self, other):
-        return self * other**-1
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -152,53 +119,39 @@ class Textbook:
                 child.grad += slope * node.grad
 
 
-def classifier_step(cls, nin=16, hidden=32, classes=10, examples=60):
-    """A training step of a softmax classifier in plain expressions, 100,000 nodes."""
-    rng = random.Random(0)
-    W1 = [[cls(rng.gauss(0, 0.3)) for _ in range(nin)] for _ in range(hidden)]
-    W2 = [[cls(rng.gauss(0, 0.3)) for _ in range(hidden)] for _ in range(classes)]
-    X = [[rng.gauss(0, 1) for _ in range(nin)] for _ in range(examples)]
-    Y = [rng.randrange(classes) for _ in range(examples)]
-    parameters = sum(W1 + W2, [])
+def descend(parameters, loss, lr=0.1):
+    for p in parameters:
+        p.grad = 0.0
+    loss.backward()
+    for p in parameters:
+        p.data -= lr * p.grad
+    return loss.data
+
+
+def plain_step(cls, X, y):
+    """A step of a net like MLP(2, [16, 16, 1]) in plain expressions: 70,000 nodes."""
+    rng, layers = random.Random(0), []
+    for nin, nout in ((2, 16), (16, 16), (16, 1)):
+        layers.append([[cls(rng.uniform(-1, 1)) for _ in range(nin + 1)] for _ in range(nout)])
+    parameters = [p for layer in layers for neuron in layer for p in neuron]
 
     def step():
         losses = []
-        for x, y in zip(X, Y):
-            h = [sum(w * each for w, each in zip(row, x)).relu() for row in W1]
-            logits = [sum(w * each for w, each in zip(row, h)) for row in W2]
-            largest = max(logit.data for logit in logits)
-            counts = [(logit - largest).exp() for logit in logits]
-            losses.append(-(counts[y] / sum(counts)).log())
-        loss = sum(losses) / examples
-        for p in parameters:
-            p.grad = 0.0
-        loss.backward()
-        for p in parameters:
-            p.data -= 0.1 * p.grad
-        return loss.data
+        for x, target in zip(X.tolist(), y.tolist()):
+            for layer in layers:
+                x = [sum((wi * xi for wi, xi in zip(w, x)), b).relu() for *w, b in layer]
+            losses.append((x[0] * -target + 1).relu())
+        return descend(parameters, sum(losses) * (1 / len(losses)))
 
     return step
 
 
-def our_moons_step(model, X, y, lr=0.1):
-    loss = micrograd.margin_loss(model, X, y)
-    model.zero_grad()
-    loss.backward()
-    for p in model.parameters():
-        p.data -= lr * p.grad
-    return loss.data
-
-
-def original_moons_step(model, value, X, y, lr=0.1):
+def original_step(model, value, X, y):
     """As in the demo of karpathy's micrograd."""
     inputs = [list(map(value, row)) for row in X.tolist()]
     losses = [(1 + -yi * model(x)).relu() for yi, x in zip(y.tolist(), inputs)]
-    loss = sum(losses) * (1.0 / len(losses)) + 1e-4 * sum(p * p for p in model.parameters())
-    model.zero_grad()
-    loss.backward()
-    for p in model.parameters():
-        p.data -= lr * p.grad
-    return loss.data
+    penalty = 1e-4 * sum(p * p for p in model.parameters())
+    return descend(model.parameters(), sum(losses) * (1.0 / len(losses)) + penalty)
 
 
 def original_micrograd():
@@ -213,16 +166,29 @@ def original_micrograd():
     return nn
 
 
+CHAIN = """
+import gc, micrograd, time
+
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
+
+gc.disable()
+before, began = peak(), time.perf_counter()
+v = w = micrograd.Value(0.0)
+for _ in range(1_000_000):
+    v = v + w
+v.backward()
+seconds, size = time.perf_counter() - began, (peak() - before) / 1e6
+print(f"{seconds:.2f} µs and {size:.0f} bytes per addition")
+"""
+
+
 def bench_micrograd():
-    theirs, ours = classifier_step(Textbook), classifier_step(micrograd.Value)
+    X, y = micrograd.make_moons(np.random.default_rng(0))
+    theirs, ours = plain_step(Textbook, X, y), plain_step(micrograd.Value, X, y)
     for _ in range(2):
         assert abs(theirs() - ours()) < 1e-12
     row("micrograd: textbook engine, plain expressions", timed(theirs), timed(ours), "ms")
-    gc.disable()
-    row("    the same without garbage collector", timed(theirs), timed(ours), "ms")
-    gc.enable()
-
-    X, y = micrograd.make_moons(np.random.default_rng(0))
     nn, measure = original_micrograd(), "micrograd: the original, a step on the moons"
     if nn is None:
         line(measure, "not measured: pip install micrograd")
@@ -230,99 +196,36 @@ def bench_micrograd():
         ours, theirs = micrograd.MLP(2, [16, 16, 1], "relu", "linear"), nn.MLP(2, [16, 16, 1])
         for p, q in zip(theirs.parameters(), ours.parameters()):
             p.data = q.data
-        for _ in range(2):
-            a, b = our_moons_step(ours, X, y), original_moons_step(theirs, nn.Value, X, y)
-            assert abs(a - b) < 1e-12, (a, b)
-        theirs = timed(original_moons_step, theirs, nn.Value, X, y, calls=2)
-        row(measure, theirs, timed(our_moons_step, ours, X, y, calls=20), "ms", 5)
-    code = (
-        "import gc, micrograd, time; gc.disable(); t = time.perf_counter()\n"
-        "v = w = micrograd.Value(0.0)\n"
-        "for _ in range(1_000_000): v = v + w\n"
-        "v.backward(); print(time.perf_counter() - t)"
-    )
-    (_, base), ((seconds,), peak) = peak_memory("import micrograd"), peak_memory(code)
-    size = (peak - base) * 2**20 / 1e6
-    text = f"{float(seconds):.2f} µs and {size:.0f} bytes per addition"
-    line("micrograd: a chain of 1,000,000 additions", text)
-
-
-# ----------------------------------------------------------------------------------------- bigram
-
-
-def torch_bigram_step(X, Y, start):
-    import torch
-
-    torch.set_num_threads(1)
-    inputs = torch.nn.functional.one_hot(torch.tensor(X.ravel().astype(int)), 27).float()
-    Y, rows = torch.tensor(Y.astype(int)), torch.arange(len(Y))
-    W = torch.tensor(start.astype(np.float32), requires_grad=True)
-
-    def step():
-        counts = (inputs @ W).exp()
-        loss = -(counts / counts.sum(1, keepdim=True))[rows, Y].log().mean()
-        W.grad = None
-        loss.backward()
-        W.data += -50 * W.grad
-        return loss.item()
-
-    return step
-
-
-def bench_bigram():
-    words, stoi, itos, _ = names()
-    N = bigram.count(words, stoi)
-    measure = "bigram: PyTorch, a full-batch step"
-    if installed("torch", measure):
-        W = np.random.default_rng(0).standard_normal((27, 27))
-        theirs, ours = torch_bigram_step(*build_dataset(words, stoi, 1), W), W.copy()
-        ((_, loss),) = bigram.train(ours.copy(), N, 1, 50.0)
-        assert abs(theirs() - loss) < 1e-5
 
         def our_step():
-            began = time.perf_counter()
-            for _ in bigram.train(ours, N, 500, 50.0):
-                pass
-            return (time.perf_counter() - began) / 500
+            return descend(ours.parameters(), micrograd.margin_loss(ours, X, y))
 
-        row(measure, timed(theirs), our_step, "µs")
-
-
-# -------------------------------------------------------------------------------------------- mlp
-
-STEPS, BATCH = 2000, 32
-SIZES = (27, 3, 10, 200)
+        for _ in range(2):
+            a, b = our_step(), original_step(theirs, nn.Value, X, y)
+            assert abs(a - b) < 1e-12, (a, b)
+        theirs = timed(original_step, theirs, nn.Value, X, y, calls=2)
+        row(measure, theirs, timed(our_step, calls=20), "ms", 5)
+    command = [sys.executable, "-c", CHAIN]
+    output = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    line("micrograd: a chain of 1,000,000 additions", output.strip())
 
 
-def our_steps(module, net, X, Y, steps):
-    """The training of mlp.py or batchnorm.py at a constant rate -> a function that times a step."""
-    seeds = count()
-
-    def run():
-        began = time.perf_counter()
-        for _ in module.train(net, X, Y, steps, BATCH, 0.1, lambda done: 1.0, next(seeds)):
-            pass
-        return (time.perf_counter() - began) / steps
-
-    return run
+# ---------------------------------------------------------------------------------------- PyTorch
 
 
-def torch_steps(loss_of, params, examples, steps):
-    """The same in PyTorch, with the loss of a batch of rows and the tensors to train."""
-    import torch
+def torch_step(loss_of, params, lr=0.1):
+    """A step of the textbook's training loop -> its loss."""
 
-    def run():
-        began = time.perf_counter()
-        for _ in range(steps):
-            loss = loss_of(torch.randint(0, examples, (BATCH,)))
-            for array in params:
-                array.grad = None
-            loss.backward()
-            for array in params:
-                array.data += -0.1 * array.grad
-        return (time.perf_counter() - began) / steps
+    def step():
+        loss = loss_of()
+        for array in params:
+            array.grad = None
+        loss.backward()
+        for array in params:
+            array.data += -lr * array.grad
+        return loss
 
-    return run, loss_of(torch.arange(BATCH)).item()
+    return step
 
 
 def tensor(array):
@@ -330,6 +233,75 @@ def tensor(array):
 
     torch.set_num_threads(1)
     return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
+
+
+# ----------------------------------------------------------------------------------------- bigram
+
+
+def torch_bigram(X, Y, start):
+    import torch
+
+    inputs = torch.nn.functional.one_hot(torch.tensor(X.ravel().astype(int)), 27).float()
+    Y, rows = torch.tensor(Y.astype(int)), torch.arange(len(Y))
+    W = tensor(start.astype(np.float32))
+
+    def loss_of():
+        counts = (inputs @ W).exp()
+        return -(counts / counts.sum(1, keepdim=True))[rows, Y].log().mean()
+
+    return torch_step(loss_of, [W], lr=50)
+
+
+def bench_bigram():
+    N, W = bigram.count(WORDS, STOI), np.random.default_rng(0).standard_normal((27, 27))
+    measure = "bigram: PyTorch, a full-batch step"
+    if installed("torch", measure):
+        theirs = torch_bigram(*build_dataset(WORDS, STOI, 1), W)
+        training = bigram.train(W, N, FOREVER, 50.0)
+        assert abs(theirs().item() - next(training)[1]) < 1e-5
+        row(measure, timed(theirs), timed(next, training, calls=500), "µs")
+
+
+# -------------------------------------------------------------------------------------------- mlp
+
+
+def our_steps(module, net, X, Y):
+    """The training of mlp.py or batchnorm.py at a constant rate."""
+    training = module.train(net, X, Y, FOREVER, BATCH, 0.1, lambda done: 1.0, seed=0)
+    return timed(next, training, calls=STEPS)
+
+
+def torch_steps(net, X, Y):
+    """The same in PyTorch, and the loss of the first examples."""
+    import torch
+    from torch.nn.functional import batch_norm, cross_entropy
+
+    if isinstance(net, mlp.Net):
+        C, W1, b1, W_out, b_out = net.params
+        arrays, residual = ([W1], [], [b1]), False
+    else:
+        C, W1, W, gain, bias, W_out, b_out = net.params
+        arrays, residual = ([W1, *W], gain, bias), net.residual
+    C, W_out, b_out = map(tensor, (C, W_out, b_out))
+    W, gain, bias = ([tensor(array) for array in layers] for layers in arrays)
+    means = [torch.zeros(len(each)) for each in gain]
+    variances = [torch.ones(len(each)) for each in gain]
+    X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
+
+    def loss_of(batch=None):
+        batch = torch.randint(0, len(X), (BATCH,)) if batch is None else batch
+        h = C[X[batch]].view(len(batch), -1)
+        for i in range(len(W)):
+            if gain:
+                statistics = means[i], variances[i], gain[i], bias[i]
+                out = torch.tanh(batch_norm(h @ W[i], *statistics, True, momentum=0.001))
+            else:
+                out = torch.tanh(h @ W[i] + bias[i])
+            h = out + h if residual and i else out
+        return cross_entropy(h @ W_out + b_out, Y[batch])
+
+    loss, params = loss_of(torch.arange(BATCH)).item(), [C, *W, *gain, *bias, W_out, b_out]
+    return timed(torch_step(loss_of, params), calls=300), loss
 
 
 def six_products():
@@ -345,25 +317,11 @@ def six_products():
     return timed(products, calls=STEPS)
 
 
-def torch_mlp(X, Y):
-    import torch
-
-    params = [tensor(array) for array in mlp.Net(np.random.default_rng(0), *SIZES).params]
-    C, W1, b1, W2, b2 = params
-    X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
-
-    def loss_of(batch):
-        h = torch.tanh(C[X[batch]].view(len(batch), -1) @ W1 + b1)
-        return torch.nn.functional.cross_entropy(h @ W2 + b2, Y[batch])
-
-    return torch_steps(loss_of, params, len(X), STEPS // 2)
-
-
-def jax_mlp(X, Y):
+def jax_steps(net, X, Y):
     import jax
     import jax.numpy as jnp
 
-    params = mlp.Arrays(*map(jnp.array, mlp.Net(np.random.default_rng(0), *SIZES).params))
+    params = mlp.Arrays(*map(jnp.array, net.params))
     X, Y = jnp.array(X.astype(np.int32)), jnp.array(Y.astype(np.int32))
 
     def loss_of(params, X, Y):
@@ -388,59 +346,38 @@ def jax_mlp(X, Y):
 
 
 def bench_mlp():
-    _, _, _, (X, Y) = names()
+    X, Y = build_dataset(WORDS, STOI, 3)
     net = mlp.Net(np.random.default_rng(0), *SIZES)
     loss = mlp.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
-    ours = our_steps(mlp, net, X, Y, STEPS)
+    peers = [
+        (name, peer(net, X, Y))
+        for name, package, peer in (("PyTorch", "torch", torch_steps), ("JAX", "jax", jax_steps))
+        if installed(package, f"mlp: {name}, a step")
+    ]
+    ours = our_steps(mlp, net, X, Y)
     row("mlp: the six matrix products, a step", six_products(), ours, "µs", 15)
-    for name, package, peer in (("PyTorch", "torch", torch_mlp), ("JAX", "jax", jax_mlp)):
-        if installed(package, f"mlp: {name}, a step"):
-            theirs, their_loss = peer(X, Y)
-            assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
-            row(f"mlp: {name}, a step", theirs, ours, "µs")
+    for name, (theirs, their_loss) in peers:
+        assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
+        row(f"mlp: {name}, a step", theirs, ours, "µs")
 
 
 # -------------------------------------------------------------------------------------- batchnorm
 
 
-def torch_batchnorm(X, Y, sizes, options):
-    import torch
-    from torch.nn.functional import batch_norm, cross_entropy
-
-    start = batchnorm.Net(np.random.default_rng(0), *sizes, **options).params
-    C, W_out, b_out = map(tensor, (start.C, start.W_out, start.b_out))
-    layers = [start.W1, *start.W], start.gain, start.bias
-    W, gain, bias = ([tensor(array) for array in arrays] for arrays in layers)
-    means = [torch.zeros(len(each)) for each in gain]
-    variances = [torch.ones(len(each)) for each in gain]
-    X, Y = torch.tensor(X.astype(int)), torch.tensor(Y.astype(int))
-
-    def loss_of(batch):
-        h = C[X[batch]].view(len(batch), -1)
-        for i in range(len(W)):
-            statistics = means[i], variances[i], gain[i], bias[i]
-            out = torch.tanh(batch_norm(h @ W[i], *statistics, True, momentum=0.001))
-            h = out + h if options.get("residual") and i else out
-        return cross_entropy(h @ W_out + b_out, Y[batch])
-
-    return torch_steps(loss_of, [C, *W, *gain, *bias, W_out, b_out], len(X), 300)
-
-
 def bench_batchnorm():
-    words, stoi, _, _ = names()
     for name, sizes, options in (
         ("1 x 200, context 3", (27, 3, 10, 200), {}),
         ("4 residual x 100, context 8", (27, 8, 16, 100), dict(layers=4, residual=True)),
     ):
         measure = f"batchnorm: PyTorch, {name}"
-        X, Y = build_dataset(words, stoi, sizes[1])
+        X, Y = build_dataset(WORDS, STOI, sizes[1])
         if not installed("torch", measure):
             continue
         net = batchnorm.Net(np.random.default_rng(0), *sizes, **options)
         loss = batchnorm.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
-        theirs, their_loss = torch_batchnorm(X, Y, sizes, options)
+        theirs, their_loss = torch_steps(net, X, Y)
         assert abs(their_loss - loss) < 1e-4, (their_loss, loss)
-        row(measure, theirs, our_steps(batchnorm, net, X, Y, 500), "µs")
+        row(measure, theirs, our_steps(batchnorm, net, X, Y), "µs")
 
 
 # ------------------------------------------------------------------------------------------------

@@ -2,10 +2,7 @@
 
 import itertools
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +12,12 @@ from click.testing import CliRunner
 import batchnorm
 from common import build_dataset, build_vocab, load_words
 
-SCRIPT = Path(batchnorm.__file__)
 FEW = Path(__file__).with_name("words.txt")
 SMALL = ["--data", FEW, "--hidden", "20", "--samples", "3"]
 NETS = [
     dict(zip(("layers", "batchnorm", "residual", "activation"), values))
     for values in itertools.product((1, 3), (True, False), (True, False), ("tanh", "relu"))
 ]
-
-
-def run(*arguments, **options):
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
 
 def invoke(*arguments):
@@ -49,46 +40,6 @@ def trained(net, X, Y, steps, batch_size, lr, **options):
 # ------------------------------------------------------------------------------------- mathematics
 
 
-@pytest.mark.parametrize("batch", [2, 3, 32])
-def test_short_formula_of_batchnorm_equals_the_long_way(batch):
-    rng = np.random.default_rng(0)
-    pre, dz = rng.normal(3, 2, size=(2, batch, 5))
-    gain, bias = rng.normal(size=(2, 5))
-    z, dpre, dgain, dbias = batchnorm.batchnorm_step_by_step(pre, gain, bias, dz)
-    got, *memory, mean, variance = batchnorm.batchnorm_forward(pre, gain, bias)
-    short_dgain, short_dbias = np.empty((2, 5))
-    short = batchnorm.batchnorm_backward(dz, gain, *memory, short_dgain, short_dbias)
-    for ours, reference in [
-        (got, z), (short, dpre), (short_dgain, dgain), (short_dbias, dbias),
-        (mean, pre.mean(axis=0)), (variance, pre.var(axis=0)),
-    ]:  # fmt: skip
-        np.testing.assert_allclose(ours, reference, rtol=1e-9, atol=1e-12)
-
-
-def test_batchnorm_gives_each_unit_mean_0_and_deviation_1():
-    pre = np.random.default_rng(0).normal(7, 3, size=(64, 5))
-    z, *_ = batchnorm.batchnorm_forward(pre, np.ones(5), np.zeros(5))
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose(z.std(axis=0), 1, atol=1e-5)
-
-
-def test_gradient_of_batchnorm_has_no_part_along_a_shift_or_a_stretch():
-    rng = np.random.default_rng(0)
-    pre, dz = rng.normal(size=(2, 16, 5))
-    _, dpre, _, _ = batchnorm.batchnorm_step_by_step(pre, np.ones(5), np.zeros(5), dz)
-    np.testing.assert_allclose(dpre.sum(axis=0), 0, atol=1e-12)
-    np.testing.assert_allclose((dpre * (pre - pre.mean(axis=0))).sum(axis=0), 0, atol=1e-3)
-
-
-@pytest.mark.parametrize("net", NETS, ids=str)
-def test_gradients_match_central_differences(net):
-    for seed, batch in ((3, 4), (29, 7)):
-        errors = batchnorm.check_gradients(np.random.default_rng(seed), batch=batch, **net)
-        inner = ["W"] * (net["layers"] > 1) + ["gain"] * net["batchnorm"]
-        assert list(errors) == ["C", "W1", *inner, "bias", "W_out", "b_out"]
-        assert max(errors.values()) < 1e-6
-
-
 @pytest.mark.parametrize("net", NETS, ids=str)
 def test_forward_is_the_equations(net):
     net_options, (net, X, Y) = net, small_net(**net)
@@ -108,26 +59,16 @@ def test_forward_is_the_equations(net):
     assert isinstance(loss, float)
 
 
-def test_parameters_are_seven_views_into_one_vector():
-    net, _, _ = small_net(layers=3, residual=True, activation="relu")
+def test_parameters_are_seven_arrays_with_gain_1_and_bias_0():
+    net = batchnorm.Net(np.random.default_rng(0), 7, 3, 4, 5, layers=3)
     assert net.params._fields == ("C", "W1", "W", "gain", "bias", "W_out", "b_out")
     assert [array.shape for array in net.params] == [
         (7, 4), (12, 5), (2, 5, 5), (3, 5), (3, 5), (5, 7), (7,)
     ]  # fmt: skip
-    assert net.theta.size == sum(array.size for array in net.params)
-    net.theta[:], net.dtheta[:] = 0, 1
-    assert not any(array.any() for array in net.params)
-    assert all(array.all() for array in net.grads) and net.running.shape == (3, 2, 5)
+    assert (net.params.gain == 1).all() and not net.params.bias.any()
+    assert net.running.shape == (3, 2, 5)
     plain, _, _ = small_net(batchnorm=False)
     assert plain.params.gain.size == plain.running.size == 0
-
-
-@pytest.mark.parametrize("name", ["theta", "dtheta", "params", "grads", "running"])
-def test_an_array_that_would_never_be_trained_is_refused(name):
-    net, _, _ = small_net()
-    net.theta -= 0.1 * net.dtheta
-    with pytest.raises(AttributeError, match=f"net.{name} cannot be replaced"):
-        setattr(net, name, getattr(small_net()[0], name))
 
 
 def test_a_batch_of_one_has_no_variance():
@@ -141,27 +82,18 @@ def test_a_batch_of_one_has_no_variance():
 
 
 def first_batch(**options):
-    """The loss of a new net, and the outputs of its last layer."""
+    """The outputs of the last layer of a new net."""
     words = load_words()[:300]
     stoi, _ = build_vocab(words)
-    X, Y = build_dataset(words, stoi, 3)
+    X, _ = build_dataset(words, stoi, 3)
     net = batchnorm.Net(np.random.default_rng(0), 27, 3, 10, 200, **options)
-    _, memory, logits = batchnorm.forward(net, X)
-    loss, _ = batchnorm.cross_entropy(logits, Y)
-    return loss, memory[-1][1]
-
-
-def test_small_logits_start_at_ln_27_and_naive_ones_far_above():
-    assert first_batch(batchnorm=False, init="naive")[0] > 15
-    for init in ("small-logits", "scaled", "kaiming"):
-        for normalised in (False, True):
-            loss, _ = first_batch(batchnorm=normalised, init=init)
-            assert loss == pytest.approx(math.log(27), abs=0.05)
+    _, memory, _ = batchnorm.forward(net, X)
+    return memory[-1][1]
 
 
 def test_scaled_weights_do_not_saturate_tanh():
     share = {
-        init: batchnorm.stuck(first_batch(batchnorm=False, init=init)[1], "tanh").mean()
+        init: batchnorm.stuck(first_batch(batchnorm=False, init=init), "tanh").mean()
         for init in batchnorm.INITS
     }
     assert share["naive"] == share["small-logits"] > 0.5
@@ -171,37 +103,22 @@ def test_scaled_weights_do_not_saturate_tanh():
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_kaiming_keeps_the_scale_through_ten_layers(activation):
     options = dict(layers=10, batchnorm=False, activation=activation)
-    _, last = first_batch(init="kaiming", **options)
-    assert 0.2 < last.std() < 2.0
-    _, naive = first_batch(init="scaled", **options)
-    assert not 0.2 < naive.std() < 0.75
-
-
-def test_batchnorm_starts_with_gain_1_and_bias_0():
-    net = batchnorm.Net(np.random.default_rng(0), 27, 3, 10, 20, layers=2)
-    assert (net.params.gain == 1).all() and not net.params.bias.any()
+    assert 0.2 < first_batch(init="kaiming", **options).std() < 2.0
+    assert not 0.2 < first_batch(init="scaled", **options).std() < 0.75
 
 
 # ------------------------------------------------------------------------------------- inference
 
 
 @pytest.mark.parametrize("net", [n for n in NETS if n["batchnorm"]], ids=str)
-def test_calibrated_statistics_are_those_of_one_large_batch(net):
+def test_the_folded_net_gives_single_contexts_the_loss_of_one_large_batch(net):
     net, X, Y = small_net(batch=50, **net)
-    expected = np.zeros_like(net.running)
+    before, expected = net.theta.copy(), np.zeros_like(net.running)
     loss = batchnorm.loss_and_gradients(net, X, Y, statistics=expected)
     np.testing.assert_array_equal(batchnorm.calibrated(net, X), expected)
     plain = batchnorm.folded(net, expected)
-    assert batchnorm.evaluate(plain, X, Y) == pytest.approx(loss, rel=1e-9)
-
-
-def test_a_single_context_can_be_evaluated_by_the_folded_net():
-    net, X, _ = small_net(layers=2)
-    before = net.theta.copy()
-    plain = batchnorm.folded(net, batchnorm.calibrated(net, X))
-    together = batchnorm.forward(plain, X)[-1]
-    alone = np.concatenate([batchnorm.forward(plain, X[i : i + 1])[-1] for i in range(len(X))])
-    np.testing.assert_allclose(alone, together, rtol=1e-12)
+    for chunk in (1, 50):
+        assert batchnorm.evaluate(plain, X, Y, chunk) == pytest.approx(loss, rel=1e-9)
     assert np.array_equal(net.theta, before) and net.params.gain.size
 
 
@@ -224,12 +141,13 @@ def test_running_and_calibrated_statistics_agree_after_training(tmp_path):
     assert calibrated != running and calibrated == pytest.approx(running, abs=0.01)
 
 
-def test_weight_decay_adds_the_gradient_of_an_l2_penalty():
+def test_weight_decay_adds_the_gradient_of_a_penalty_and_dtheta_holds_the_update():
     net, X, Y = small_net(batchnorm=False)
     theta, _ = net.theta.copy(), batchnorm.loss_and_gradients(net, X[:1], Y[:1])
     expected = theta - 0.5 * (net.dtheta + 0.3 * theta)
     trained(net, X[:1], Y[:1], 1, 2, 0.5, weight_decay=0.3)
     np.testing.assert_allclose(net.theta, expected, atol=1e-15)
+    np.testing.assert_allclose(net.dtheta, theta - expected, atol=1e-15)
 
 
 # ----------------------------------------------------------------------------------- instruments
@@ -264,13 +182,6 @@ def test_log_ratios_compare_updates_with_data():
     assert list(ratios.values()) == pytest.approx([-3] * 4)
 
 
-def test_after_a_step_dtheta_is_the_update():
-    net, X, Y = small_net(layers=2)
-    before = net.theta.copy()
-    trained(net, X, Y, 1, 4, 0.3, weight_decay=0.1)
-    np.testing.assert_allclose(before - net.theta, net.dtheta, atol=1e-15)
-
-
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_a_reading_survives_a_net_that_overflows(activation):
     with np.errstate(all="ignore"):
@@ -288,8 +199,8 @@ def table(output):
 
 
 def test_a_run_shows_instruments_losses_and_samples():
-    result = run("--steps", 800, "--layers", 2, "--samples", 4)
-    assert result.returncode == 0 and result.stderr == ""
+    result = invoke("--steps", 800, "--layers", 2, "--samples", 4)
+    assert result.exit_code == 0 and result.stderr == ""
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith("32,257 words, 27 characters, 183,935 training examples, 52,497")
@@ -306,41 +217,6 @@ def test_no_run_prints_more_than_60_lines_for_up_to_three_layers():
     assert len(invoke("--steps", 10).stdout.splitlines()) <= 60
     relu = invoke(*SMALL, "--steps", 10, "--layers", 3, "--activation", "relu").stdout
     assert re.search(r"^layer    mean     std       zero  dead units  0 to [\d.]+, ", relu, re.M)
-
-
-ARRAYS = ["BatchNorm", "C", "W1", "gain", "bias", "W_out", "b_out", "W"]
-
-
-def test_gradcheck_gives_a_row_for_each_array_and_a_verdict():
-    result = invoke("--gradcheck")
-    *rows, verdict = result.stdout.splitlines()[1:]
-    assert result.exit_code == 0
-    assert [row.split()[::2][:2] for row in rows] == [[name, "ok"] for name in ARRAYS]
-    assert verdict == "every gradient agrees with central differences within 1e-6"
-
-
-@pytest.mark.parametrize(
-    "line, mistake, wrong",
-    [
-        ("    dgain *= inv_std\n", "", "BatchNorm, C, W1, gain, bias, W"),
-        ("dz - dbias / n - centred", "dz - centred", "BatchNorm, C, W1, gain, bias, W"),
-        ("dinput + dh[-1] if", "dinput if", "C, W1, gain, bias, W"),
-        ("1 - active * active if", "1 if", "C, W1, gain, bias, W"),
-        ("h[-1].T.dot(dlogits, out=dW_out)", "h[-2].T.dot(dlogits, out=dW_out)", None),
-    ],
-)
-def test_gradcheck_names_what_a_wrong_line_makes_wrong(tmp_path, line, mistake, wrong):
-    source = SCRIPT.read_text()
-    assert source.count(line) == 1
-    (tmp_path / "wrong.py").write_text(source.replace(line, mistake))
-    env = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
-    command = [sys.executable, tmp_path / "wrong.py", "--gradcheck"]
-    result = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
-    assert result.returncode == 1
-    if wrong:
-        assert result.stderr == f"Error: wrong gradients: {wrong}\n"
-    else:
-        assert "ValueError" in result.stderr  # the shapes do not fit: a traceback
 
 
 def test_compare_shows_a_row_for_each_repair():
@@ -369,65 +245,14 @@ def test_options_run(arguments):
     assert invoke("--steps", 20, *SMALL, *arguments).exit_code == 0
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [["--checkpoint", "m.npz"], ["--plot", "m.png"], ["--no-batchnorm"], ["--prefix", "a"],
-     ["--steps", "0"], ["--batch-size", "1"]],
-    ids=" ".join,
-)  # fmt: skip
-def test_compare_refuses_options_that_make_no_sense(arguments, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = invoke("--compare", *arguments)
-    assert result.exit_code == 2 and arguments[0] in result.stderr.splitlines()[-1]
-    assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--batch-size", "1"],
-        ["--layers", "0"],
-        ["--steps", "-1"],
-        ["--lr", "nan"],
-        ["--weight-decay", "nan"],
-        ["--weight-decay", "-1"],
-        ["--temperature", "0"],
-        ["--init", "good"],
-        ["--activation", "gelu"],
-        ["--bn-stats", "none"],
-        ["--prefix", "é"],
-        ["--bn-stats", "running", "--no-batchnorm"],
-    ],
-    ids=" ".join,
-)
-def test_wrong_options_are_usage_errors_that_name_the_option(arguments):
-    result = invoke("--steps", "1", *arguments)
-    assert result.exit_code == 2 and arguments[0] in result.stderr.splitlines()[-1]
-
-
-def error_of(*arguments):
-    result = invoke(*arguments)
-    assert result.exit_code == 1, result.output
-    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
-    return result.stderr
-
-
 def test_a_diverging_loss_stops_the_run():
     arguments = ["--steps", 500, "--hidden", 20, "--activation", "relu", "--lr", 1e5]
-    assert re.search(r"diverged at step \d+: try a lower", error_of(*arguments, "--no-batchnorm"))
-    assert "original: the loss diverged: try a lower" in error_of("--compare", *arguments)
-
-
-def test_plot_draws_the_instruments(tmp_path):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "run.png"
-    arguments = ["--steps", 50, *SMALL, "--layers", 2, "--checkpoint", tmp_path / "m.npz"]
-    for _ in ("training", "none left"):
-        assert invoke(*arguments, "--plot", path).exit_code == 0
-        assert path.read_bytes().startswith(b"\x89PNG")
-
-
-# ------------------------------------------------------------------------------------- checkpoints
+    for mode, message in [
+        ("--no-batchnorm", r"Error: the loss diverged at step \d+: try a lower .*\n"),
+        ("--compare", r"Error: original: the loss diverged: try a lower .*\n"),
+    ]:
+        result = invoke(*arguments, mode)
+        assert result.exit_code == 1 and re.fullmatch(message, result.stderr)
 
 
 def test_a_checkpoint_needs_no_other_option_to_resume_or_to_sample(tmp_path):
@@ -439,22 +264,3 @@ def test_a_checkpoint_needs_no_other_option_to_resume_or_to_sample(tmp_path):
     again = invoke("--data", FEW, "--checkpoint", path, "--samples", 3).stdout.splitlines()
     assert again[0] == f"{path}: 300 of 300 steps done" and again[2:] == trained[-17:]
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "arguments, difference",
-    [
-        (["--layers", 2], "layers 1, not 2"),
-        (["--no-batchnorm"], "no_batchnorm False, not True"),
-        (["--residual"], "residual False, not True"),
-        (["--activation", "relu"], "activation 'tanh', not 'relu'"),
-        (["--init", "naive"], "init 'kaiming', not 'naive'"),
-        (["--weight-decay", 0.1], "weight_decay 0.0, not 0.1"),
-    ],
-)
-def test_a_checkpoint_of_another_net_names_the_difference(tmp_path, arguments, difference):
-    path = tmp_path / "m.npz"
-    assert invoke("--steps", 1, *SMALL, "--checkpoint", path).exit_code == 0
-    before = path.read_bytes()
-    error = error_of("--data", FEW, "--checkpoint", path, *arguments)
-    assert error.endswith(f"with {difference}\n") and path.read_bytes() == before

@@ -4,7 +4,7 @@ import click
 import numpy as np
 import pytest
 
-from common import NAMES, build_dataset, build_vocab, load_words, split_words
+from common import build_dataset, build_vocab, load_words, split_words
 
 
 def textbook_dataset(words, stoi, context):
@@ -48,13 +48,6 @@ def test_dataset_is_that_of_the_textbook_loop(context):
     for ours, theirs in zip(build_dataset(words, stoi, context), expected):
         assert ours.dtype == np.uint8 and ours.flags.c_contiguous
         assert np.array_equal(ours, theirs)
-
-
-def test_emma_gives_five_examples():
-    stoi, itos = build_vocab(["emma"])
-    X, Y = build_dataset(["emma"], stoi, 3)
-    examples = ["".join(itos[t] for t in row) + itos[y] for row, y in zip(X.tolist(), Y.tolist())]
-    assert examples == ["...e", "..em", ".emm", "emma", "mma."]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +130,3 @@ def test_unreadable_files_raise_oserror(tmp_path):
         load_words(tmp_path / "none.txt")
     with pytest.raises(IsADirectoryError):
         load_words(tmp_path)
-
-
-def test_default_data_lies_beside_the_scripts():
-    assert NAMES.name == "names.txt" and NAMES.is_absolute()

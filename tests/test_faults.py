@@ -1,4 +1,5 @@
-"""What happens when the world misbehaves: kills, full disks, and thousands of wrong inputs.
+"""What all scripts do alike, and what happens when the world misbehaves: wrong options and lines
+of code, kills, full disks, and thousands of wrong inputs.
 
 LONG=1 (or `make test-long`) takes more kills and more inputs. A failure names its seed.
 """
@@ -29,6 +30,8 @@ ROOT = Path(mlp.__file__).parent
 LONG = bool(os.environ.get("LONG"))
 SEED = int(os.environ.get("SEED", 0)) or random.SystemRandom().randrange(10**9)
 NETS = {"mlp": mlp, "batchnorm": batchnorm}
+MAKERS = {"bigram": bigram} | NETS  # of words
+SCRIPTS = {"micrograd": micrograd} | MAKERS
 FEW = str(Path(__file__).with_name("words.txt"))
 SMALL = ["--data", FEW, "--hidden", "8", "--samples", "0"]
 
@@ -37,8 +40,14 @@ def invoke(module, *arguments):
     return CliRunner().invoke(module.main, [str(argument) for argument in arguments])
 
 
+def run(name, *arguments, **options):
+    """Run a script as a process of its own."""
+    command = [sys.executable, ROOT / f"{name}.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
 def start(name, *arguments, save_every=5.0):
-    """Start a script as a process of its own, which saves that often."""
+    """Start a script, which saves that often."""
     code = f"import {name}; {name}.SAVE_EVERY = {save_every}; {name}.main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -54,6 +63,162 @@ def assert_equal_checkpoints(path, whole, told):
     expected, found = contents(whole), contents(path)
     assert expected.keys() == found.keys(), told
     assert all(np.array_equal(expected[key], found[key]) for key in expected), told
+
+
+# ------------------------------------------------------------------------------- what all do alike
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(name):
+    arguments = ["--data", FEW, "--steps", 300, "--seed"]
+    first, second, other = (
+        re.sub(r" in .*", "", run(name, *arguments, seed).stdout) for seed in (7, 7, 8)
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_words_of_any_characters_train_also_where_the_terminal_lacks_them(tmp_path, name):
+    path = tmp_path / "places.txt"
+    path.write_text("São Paulo\nBad Säckingen\n漢城\n" * 10, encoding="utf-8")
+    arguments = ["--data", path, "--steps", 100, "--samples", 3, "--prefix", "漢"]
+    result = run(name, *arguments)
+    assert result.returncode == 0
+    assert all(line.startswith("漢") for line in result.stdout.splitlines()[-3:])
+    ascii_only = run(name, *arguments, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert ascii_only.returncode == 0 and ascii_only.stderr == ""
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_it_runs_from_any_folder_and_head_gives_no_traceback(tmp_path, name):
+    command = f"{sys.executable} {ROOT / name}.py --steps 0 --samples 9999 | head -1"
+    options = dict(shell=True, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    result = subprocess.run(command, **options)
+    assert result.stderr == "" and result.stdout.startswith("32,257 words")
+
+
+@pytest.mark.parametrize("module", NETS.values())
+def test_an_array_that_would_never_be_trained_is_refused(module):
+    net, other = (module.Net(np.random.default_rng(i), 27, 3, 10, 20) for i in range(2))
+    assert net.theta.size == sum(array.size for array in net.params)
+    net.theta[:], net.dtheta[:] = 0, 1
+    assert not any(array.any() for array in net.params)
+    assert all(array.all() for array in net.grads)
+    net.theta -= 0.1 * net.dtheta
+    for name in {"theta", "dtheta", "params", "grads", "running"} & vars(net).keys():
+        with pytest.raises(AttributeError, match=f"net.{name} cannot be replaced"):
+            setattr(net, name, getattr(other, name))
+    with pytest.raises(TypeError):
+        net.params[3] = other.params[3]
+    with pytest.raises(AttributeError):
+        net.params.C = other.params.C
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("micrograd", "--dataset moons --steps 3"),
+        *(("bigram", "--order 3"), ("bigram", "--steps 9 --data odd.txt")),
+        *(("mlp", f"--steps 200 --embedding {numbers}") for numbers in (1, 2, 10)),
+        *(("mlp", "--find-lr"), ("mlp", "--steps 9 --data odd.txt")),
+        *(("batchnorm", f"--steps {steps} --layers 2") for steps in (0, 50)),
+    ],
+)
+def test_plot_draws_a_picture(tmp_path, monkeypatch, name, options):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    words = "\n".join(f"$^{chr(0x4E00 + i)}{chr(0x4E01 + i)}" for i in range(200))
+    Path("odd.txt").write_text(words, encoding="utf-8")
+    result = invoke(SCRIPTS[name], *options.split(), "--plot", "run.png")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert Path("run.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_without_matplotlib_a_plot_is_refused_before_training(tmp_path, name):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('no matplotlib')")
+    result = run(name, "--plot", "x.png", cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 1 and "loss" not in result.stdout
+    assert result.stderr == "Error: no matplotlib\n"
+
+
+@pytest.mark.parametrize(
+    "name, arrays",
+    [("mlp", "C W1 b1 W2 b2"), ("batchnorm", "BatchNorm C W1 gain bias W_out b_out W")],
+)
+def test_gradcheck_gives_a_row_for_each_array_and_a_verdict(name, arrays):
+    result = invoke(NETS[name], "--gradcheck")
+    *rows, verdict = result.stdout.splitlines()[1:]
+    assert result.exit_code == 0
+    assert [row.split()[:3:2] for row in rows] == [[array, "ok"] for array in arrays.split()]
+    assert verdict == "every gradient agrees with central differences within 1e-6"
+
+
+@pytest.mark.parametrize(
+    "name, line, mistake, wrong",
+    [
+        ("mlp", "dpre = dh * (1 - h * h)", "dpre = dh", "C, W1, b1"),
+        ("mlp", "row.dot(dlogits, out=db2)", "pass", "b2"),
+        ("mlp", "demb = dpre @ W1.T", "demb = 1.001 * dpre @ W1.T", "C"),
+        ("mlp", "(probs - onehot) / B", "(probs - onehot)", "C, W1, b1, W2, b2"),
+        ("mlp", "h = np.tanh(emb @ W1 + b1)", "h = np.tanh(emb @ W1 * b1)", "C, W1, b1"),
+        ("mlp", "emb.T.dot(dpre, out=dW1)", "emb.T.dot(np.nan * dpre, out=dW1)", "W1"),
+        ("batchnorm", "    dgain *= inv_std\n", "", "BatchNorm, C, W1, gain, bias, W"),
+        ("batchnorm", "dz - dbias / n - cen", "dz - cen", "BatchNorm, C, W1, gain, bias, W"),
+        ("batchnorm", "dinput + dh[-1] if", "dinput if", "C, W1, gain, bias, W"),
+        ("batchnorm", "1 - active * active if", "1 if", "C, W1, gain, bias, W"),
+    ],
+)
+def test_gradcheck_names_what_a_wrong_line_makes_wrong(tmp_path, name, line, mistake, wrong):
+    source = (ROOT / f"{name}.py").read_text()
+    assert source.count(line) == 1
+    (tmp_path / "wrong.py").write_text(source.replace(line, mistake))
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = run(tmp_path / "wrong", "--gradcheck", env=env)
+    assert result.returncode == 1 and result.stderr == f"Error: wrong gradients: {wrong}\n"
+    assert re.findall(r"^(\w+) .* WRONG", result.stdout, re.M) == wrong.split(", ")
+
+
+WRONG = {
+    ("micrograd", "bigram", "mlp", "batchnorm"): [
+        *("--steps -1", "--steps x", "--steps 1.5", f"--steps {'9' * 30}"),
+        *("--lr 0", "--lr -1", "--lr nan", "--lr inf", "--lr 1e30", "--lr x"),
+        *("--seed -1", "--plot ", "--plot x.jpg"),
+    ],
+    ("bigram", "mlp", "batchnorm"): [
+        *("--samples -1", "--temperature 0", "--data /none", "--data /"),
+        *("--prefix é", "--prefix Ma", "--prefix a.b"),
+    ],
+    ("mlp", "batchnorm"): [
+        *("--batch-size 0", "--context 0", "--embedding 0", "--hidden 0"),
+        *("--lr-decay cos", "--checkpoint ", "--checkpoint /"),
+    ],
+    ("micrograd",): ["--dataset suns", "--plot x.png"],
+    ("bigram",): [
+        *("--smoothing -1", "--smoothing nan", "--smoothing x", "--smoothing 1e300"),
+        *("--order 1", "--l2 -1", "--l2 nan", "--model net --order 3"),
+    ],
+    ("mlp",): ["--find-lr --checkpoint m.npz"],
+    ("batchnorm",): [
+        *("--batch-size 1", "--layers 0", "--weight-decay nan", "--weight-decay -1"),
+        *("--init good", "--activation gelu", "--bn-stats none"),
+        "--bn-stats running --no-batchnorm",
+        *("--checkpoint m.npz --compare", "--plot m.png --compare", "--prefix a --compare"),
+        *("--no-batchnorm --compare", "--steps 0 --compare"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [(name, each) for names, options in WRONG.items() for name in names for each in options],
+)
+def test_wrong_options_are_usage_errors_that_name_the_option(name, options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    option, *values = options.split(" ")
+    result = invoke(SCRIPTS[name], option, *values)
+    assert result.exit_code == 2 and option in result.stderr.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
 
 
 # ----------------------------------------------------------------- kills, interruptions, full disks
@@ -100,6 +265,45 @@ def test_two_runs_on_one_checkpoint_both_end_well(tmp_path, name):
     assert sorted(tmp_path.iterdir()) == [path, whole]
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_a_diverging_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch, name):
+    module, path, train = NETS[name], tmp_path / "m.npz", NETS[name].train
+    monkeypatch.setattr(module, "SAVE_EVERY", 0)
+
+    def diverge(net, *arguments, **options):
+        for done, loss in train(net, *arguments, **options):
+            net.theta[-1] = np.inf if done == step else 0
+            yield done, loss
+
+    monkeypatch.setattr(module, "train", diverge)
+    for step in (7, 50):
+        result = invoke(module, *SMALL, "--steps", 50, "--checkpoint", path)
+        assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+        assert f"Error: the loss diverged at step {step}: try a lower --lr" in result.stderr
+        assert "--gradcheck" in result.stderr and contents(path)["step"] == step - 1
+        assert np.isfinite(contents(path)["theta"]).all()
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "name, option",
+    [("micrograd", "--graph"), ("mlp", "--checkpoint"), ("batchnorm", "--checkpoint")],
+)
+def test_a_file_that_cannot_be_written_is_one_line_before_training(tmp_path, name, option):
+    result = run(name, option, tmp_path / "none" / "file")
+    assert result.returncode == 1 and "loss" not in result.stdout
+    assert len(result.stderr.splitlines()) == 1 and result.stderr.startswith("Error: ")
+    assert str(tmp_path / "none" / "file") in result.stderr
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_symbolic_link_is_written_through(tmp_path, name):
+    link, path = tmp_path / "link.npz", tmp_path / "m.npz"
+    link.symlink_to(path)
+    assert invoke(NETS[name], *SMALL, "--steps", 1, "--checkpoint", link).exit_code == 0
+    assert link.is_symlink() and contents(path)["step"] == 1
+
+
 @pytest.fixture(params=NETS)
 def checkpoint(tmp_path, request):
     """A script and a checkpoint of three steps of it."""
@@ -123,32 +327,39 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_one_line(checkpoint):
     module, path = checkpoint
     np.savez(path, **contents(path) | {"step": 1})
     before = path.read_bytes()
-    process = subprocess.run(
-        [sys.executable, f"{module.__name__}.py", "--data", FEW, "--checkpoint", path],
-        capture_output=True, text=True, timeout=60, cwd=ROOT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
-    )  # fmt: skip
+    small = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
+    process = run(module.__name__, "--data", FEW, "--checkpoint", path, **small)
     assert process.returncode == 1 and process.stderr.startswith("Error: ")
     assert len(process.stderr.splitlines()) == 1 and "File too large" in process.stderr
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    "option, value, difference",
-    [
-        ("hidden", 32, "hidden 8, not 32"),
-        ("lr", 0.2, "lr 0.1, not 0.2"),
-        ("steps", 9000, "steps 3, not 9000"),
-        ("batch-size", 64, "batch_size 32, not 64"),
-        ("seed", 7, "seed 42, not 7"),
-        ("lr-decay", "none", "lr_decay 'linear', not 'none'"),
-        ("context", 2, "context 3, not 2"),
-        ("embedding", 9, "embedding 10, not 9"),
-    ],
-)
-def test_a_checkpoint_of_other_settings_names_the_difference(checkpoint, option, value, difference):
-    error = refusal(*checkpoint, f"--{option}", value)
-    assert error.endswith(f" belongs to another run, with {difference}\n")
+SETTINGS = {
+    "--hidden 32": "hidden 8, not 32",
+    "--lr 0.2": "lr 0.1, not 0.2",
+    "--steps 9000": "steps 3, not 9000",
+    "--batch-size 64": "batch_size 32, not 64",
+    "--seed 7": "seed 42, not 7",
+    "--lr-decay none": "lr_decay 'linear', not 'none'",
+    "--context 2": "context 3, not 2",
+    "--embedding 9": "embedding 10, not 9",
+}
+SETTINGS_OF_BATCHNORM = {
+    "--layers 2": "layers 1, not 2",
+    "--no-batchnorm": "no_batchnorm False, not True",
+    "--residual": "residual False, not True",
+    "--activation relu": "activation 'tanh', not 'relu'",
+    "--init naive": "init 'kaiming', not 'naive'",
+    "--weight-decay 0.1": "weight_decay 0.0, not 0.1",
+}
+
+
+def test_a_checkpoint_of_other_settings_names_the_difference(checkpoint):
+    module, path = checkpoint
+    own = SETTINGS_OF_BATCHNORM if module is batchnorm else {}
+    for option, difference in (SETTINGS | own).items():
+        error = refusal(module, path, *option.split())
+        assert error.endswith(f" belongs to another run, with {difference}\n")
 
 
 def test_a_checkpoint_of_other_words_or_another_script_is_refused(checkpoint, tmp_path):

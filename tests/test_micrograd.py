@@ -18,11 +18,6 @@ from micrograd import MLP, Layer, Neuron, Value, dot, expression, graph, lecture
 SCRIPT = Path(micrograd.__file__)
 
 
-def run(*arguments, **options):
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
-
-
 def invoke(*arguments):
     return CliRunner().invoke(micrograd.main, [str(argument) for argument in arguments])
 
@@ -93,6 +88,7 @@ STEPS = [
     *((unary(name), 1) for name in ("tanh", "relu", "exp", "log")),
     *((lambda x, n=n: x**n, 1) for n in (-2, -1, -0.5, 0, 0.5, 1, 2, 3)),
     *((function, 1) for function in (lambda x: -x, lambda x: 3 - x, lambda x: 2 / x)),
+    *((function, 1) for function in (lambda x: 3 + x, lambda x: 2 * x)),
     *((function, 2) for function in (lambda x, y: x + y, lambda x, y: x - y)),
     *((function, 2) for function in (lambda x, y: x * y, lambda x, y: x / y)),
     (together, 5),
@@ -121,6 +117,7 @@ def test_random_graphs_match_complex_step_differentiation():
             for function, places in program:
                 numbers.append(function(*(numbers[place] for place in places)))
             slope = numbers[-1].imag / 1e-30
+            assert values[-1].data == pytest.approx(numbers[-1].real, rel=1e-9)
             assert leaf.grad == pytest.approx(slope, rel=1e-9, abs=1e-9 * abs(values[-1].data))
             checked += slope != 0
     assert checked > 3000
@@ -154,13 +151,8 @@ def test_a_second_backward_doubles_the_leaves_and_not_the_nodes_between():
     other = a * 5
     other.backward()
     assert a.grad == 77
-
-
-def test_backward_of_a_leaf_adds_one_each_time():
-    a = Value(2.0)
-    for call in (1, 2):
-        a.backward()
-        assert a.grad == call
+    a.backward()
+    assert a.grad == 78
 
 
 def test_a_relu_that_is_zero_passes_no_gradient_on():
@@ -189,14 +181,10 @@ def test_a_diamond_of_fifty_doublings_visits_each_node_once():
 # --------------------------------------------------------------------------------- data and errors
 
 
-def test_data_becomes_float():
-    for data in (3, 3.0, True, np.float32(3), np.float64(3), np.int8(3)):
-        assert type(Value(data).data) is float
-
-
-@pytest.mark.parametrize("number", [2, np.float64(2), np.float32(2), np.int64(2)], ids=repr)
+@pytest.mark.parametrize("number", [2, np.float64(2), np.float32(2), np.int8(2)], ids=repr)
 def test_numbers_of_any_type_give_floats(number):
     a = Value(3.0)
+    assert type(Value(number).data) is float
     for out in (a * number, number * a, a + number, number + a, a - number, number - a):
         assert type(out) is Value and type(out.data) is float
     (number / a + a**number).backward()
@@ -317,21 +305,10 @@ def test_no_two_neurons_of_an_integer_seed_are_alike(model):
     assert len(set(weights)) == len(weights)
 
 
-def test_an_integer_seed_learns_the_moons_with_a_rate_from_numpy():
-    X, y = micrograd.make_moons(np.random.default_rng(0), 40)
-    model = MLP(2, [16, 16, 1], "relu", "linear", rng=0)
-    rates = np.linspace(0.5, 0.05, 101)
-    losses = micrograd.train(
-        model, lambda m: micrograd.margin_loss(m, X, y), 100, lambda done: rates[round(done * 100)]
-    )
-    assert len([*losses]) == 101
-    assert ((micrograd.scores(model, X) > 0) == (y > 0)).all()
-
-
 def test_training_yields_the_loss_before_each_step_and_after_the_last():
-    model = MLP(3, [2, 1], rng=0)
+    model, rate = MLP(3, [2, 1], rng=0), np.float64(0.01)
     first = micrograd.squared_error(model).data
-    losses = [*micrograd.train(model, micrograd.squared_error, 5, lambda done: 0.01)]
+    losses = [*micrograd.train(model, micrograd.squared_error, 5, lambda done: rate)]
     assert losses[0] == first and losses[-1] == micrograd.squared_error(model).data
     assert len(losses) == 6 and losses == sorted(losses, reverse=True)
 
@@ -339,7 +316,7 @@ def test_training_yields_the_loss_before_each_step_and_after_the_last():
 # ------------------------------------------------------------------------------------------ graphs
 
 
-def test_graph_names_values_gradients_labels_and_operations():
+def test_graph_names_values_gradients_labels_and_operations(tmp_path):
     neuron = lecture_neuron()
     neuron.backward()
     text = graph(neuron)
@@ -348,15 +325,17 @@ def test_graph_names_values_gradients_labels_and_operations():
     assert '[label="{ x1 | data 2.0 | grad -1.5 }"]' in text
     assert text.count('label="*"') == 2 and text.count('label="+"') == 2
     assert text.count("->") == 14
+    assert invoke("--graph", tmp_path / "neuron.dot").exit_code == 0
+    assert (tmp_path / "neuron.dot").read_text() == text
 
 
 # ------------------------------------------------------------------------------------ command line
 
 
 def test_the_story_fits_a_screen():
-    result = run()
+    result = invoke()
     lines = result.stdout.splitlines()
-    assert result.returncode == 0 and result.stderr == "" and len(lines) < 30
+    assert result.exit_code == 0 and result.stderr == "" and len(lines) < 30
     assert max(map(len, lines)) <= 80
     assert lines[0] == "L = (a*b + c) * f = -8"
     derivatives = [line.split() for line in lines[3:7]]
@@ -386,12 +365,6 @@ def test_moons_are_separated_within_40_steps():
     assert set("".join(picture)) == set(".#xo") and {len(line) for line in picture} == {72}
 
 
-def test_graph_file(tmp_path):
-    path = tmp_path / "neuron.dot"
-    assert invoke("--graph", path).exit_code == 0
-    assert path.read_text().startswith("digraph {")
-
-
 def test_importing_leaves_the_garbage_collector_on_and_the_command_switches_it_off():
     code = "import gc, micrograd; print(gc.isenabled()); micrograd.main([], standalone_mode=False)"
     command = [sys.executable, "-c", code + "; print(gc.isenabled())"]
@@ -403,38 +376,3 @@ def test_importing_leaves_the_garbage_collector_on_and_the_command_switches_it_o
 def garbage_collector():
     yield
     gc.enable()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *(["--steps", value] for value in ("-1", "x")),
-        *(["--lr", value] for value in ("0", "nan", "inf", "x")),
-        ["--seed", "-1"],
-        ["--dataset", "suns"],
-        ["--plot", "x.png"],
-    ],
-    ids=" ".join,
-)
-def test_wrong_options_are_usage_errors_that_name_the_option(arguments, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = invoke(*arguments)
-    assert result.exit_code == 2 and arguments[0] in result.stderr.splitlines()[-1]
-    assert not any(tmp_path.iterdir())
-
-
-def test_errors_print_one_line(tmp_path):
-    for arguments, message in [
-        (["--graph", tmp_path / "none" / "e.dot"], "none/e.dot"),
-        (["--lr", "1e6", "--dataset", "moons"], "the loss diverged at step"),
-    ]:
-        result = run(*arguments)
-        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
-        assert result.stderr.startswith("Error: ") and message in result.stderr
-
-
-def test_plot_draws_the_boundary(tmp_path):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "moons.png"
-    assert invoke("--dataset", "moons", "--steps", 3, "--plot", path).exit_code == 0
-    assert path.read_bytes().startswith(b"\x89PNG")
