@@ -40,7 +40,6 @@ from common import build_dataset, build_vocab, load_words
 
 UNITS = {"ms": 1e3, "µs": 1e6}
 STEPS, FOREVER, BATCH = 2000, 10**9, 32
-SIZES = 27, 3, 10, 200  # of mlp.py
 WORDS = load_words()
 STOI, _ = build_vocab(WORDS)
 
@@ -262,7 +261,7 @@ def bench_bigram():
         row(measure, timed(theirs), timed(next, training, calls=500), "µs")
 
 
-# -------------------------------------------------------------------------------------------- mlp
+# ------------------------------------------------------------------------------ mlp and batchnorm
 
 
 def our_steps(module, net, X, Y):
@@ -304,17 +303,15 @@ def torch_steps(net, X, Y):
     return timed(torch_step(loss_of, params), calls=300), loss
 
 
-def six_products():
-    rng = np.random.default_rng(0)
-    vocab, context, embedding, hidden = SIZES
-    shapes = [(BATCH, context * embedding), (context * embedding, hidden), (BATCH, hidden)]
-    shapes += [(hidden, vocab), (BATCH, vocab)]
-    emb, W1, h, W2, dlogits = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+def six_products(net, X, Y):
+    """The floor below a step of mlp.py: its matrix products alone."""
+    _, W1, _, W2, _ = net.params
+    emb, h, dlogits = mlp.forward(net, X[:BATCH])  # logits in the place of dlogits
 
     def products():
         emb @ W1, h @ W2, h.T @ dlogits, dlogits @ W2.T, emb.T @ h, h @ W1.T
 
-    return timed(products, calls=STEPS)
+    return timed(products, calls=STEPS), mlp.evaluate(net, X[:BATCH], Y[:BATCH])
 
 
 def jax_steps(net, X, Y):
@@ -345,39 +342,30 @@ def jax_steps(net, X, Y):
     return run, float(loss_of(params, X[:BATCH], Y[:BATCH]))
 
 
+def bench_net(module, name, sizes, peers, **options):
+    X, Y = build_dataset(WORDS, STOI, sizes[1])
+    for peer, package, steps in peers:
+        measure = f"{name}: {peer}, a step"
+        if installed(package, measure):
+            net = module.Net(np.random.default_rng(0), *sizes, **options)
+            loss = module.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
+            theirs, their_loss = steps(net, X, Y)
+            assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
+            row(measure, theirs, our_steps(module, net, X, Y), "µs")
+
+
+TORCH, JAX = ("PyTorch", "torch", torch_steps), ("JAX", "jax", jax_steps)
+FLOOR = "the six products", "numpy", six_products
+
+
 def bench_mlp():
-    X, Y = build_dataset(WORDS, STOI, 3)
-    net = mlp.Net(np.random.default_rng(0), *SIZES)
-    loss = mlp.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
-    peers = [
-        (name, peer(net, X, Y))
-        for name, package, peer in (("PyTorch", "torch", torch_steps), ("JAX", "jax", jax_steps))
-        if installed(package, f"mlp: {name}, a step")
-    ]
-    ours = our_steps(mlp, net, X, Y)
-    row("mlp: the six matrix products, a step", six_products(), ours, "µs", 15)
-    for name, (theirs, their_loss) in peers:
-        assert abs(their_loss - loss) < 1e-4 * loss, (their_loss, loss)
-        row(f"mlp: {name}, a step", theirs, ours, "µs")
-
-
-# -------------------------------------------------------------------------------------- batchnorm
+    bench_net(mlp, "mlp", (27, 3, 10, 200), [FLOOR, TORCH, JAX])
 
 
 def bench_batchnorm():
-    for name, sizes, options in (
-        ("1 x 200, context 3", (27, 3, 10, 200), {}),
-        ("4 residual x 100, context 8", (27, 8, 16, 100), dict(layers=4, residual=True)),
-    ):
-        measure = f"batchnorm: PyTorch, {name}"
-        X, Y = build_dataset(WORDS, STOI, sizes[1])
-        if not installed("torch", measure):
-            continue
-        net = batchnorm.Net(np.random.default_rng(0), *sizes, **options)
-        loss = batchnorm.loss_and_gradients(net, X[:BATCH], Y[:BATCH])
-        theirs, their_loss = torch_steps(net, X, Y)
-        assert abs(their_loss - loss) < 1e-4, (their_loss, loss)
-        row(measure, theirs, our_steps(batchnorm, net, X, Y), "µs")
+    bench_net(batchnorm, "batchnorm 1 x 200", (27, 3, 10, 200), [TORCH])
+    deep = {"layers": 4, "residual": True}
+    bench_net(batchnorm, "batchnorm 4 x 100, context 8", (27, 8, 16, 100), [TORCH], **deep)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -32,9 +32,8 @@ def small_net(batch=6, dtype=np.float64, **options):
 
 
 def trained(net, X, Y, steps, batch_size, lr, **options):
-    """Train with a constant rate -> the losses."""
-    training = batchnorm.train(net, X, Y, steps, batch_size, lr, lambda done: 1.0, 0, **options)
-    return [loss for _, loss in training]
+    """Train with a constant rate."""
+    return [*batchnorm.train(net, X, Y, steps, batch_size, lr, lambda done: 1.0, 0, **options)]
 
 
 # ------------------------------------------------------------------------------------- mathematics
@@ -236,9 +235,8 @@ def test_compare_shows_a_row_for_each_repair():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--activation", "relu"], ["--no-batchnorm"], ["--init", "naive"], ["--batch-size", "2"],
-     ["--layers", "3", "--residual"], ["--context", "1"], ["--context", "14"],
-     ["--batch-size", "1", "--no-batchnorm"], ["--weight-decay", "0.1"]],
+    [["--batch-size", "2"], ["--batch-size", "1", "--no-batchnorm"], ["--init", "naive"],
+     ["--context", "1"], ["--context", "14"]],
     ids=" ".join,
 )  # fmt: skip
 def test_options_run(arguments):

@@ -90,21 +90,16 @@ def test_split_needs_six_words():
 @pytest.mark.parametrize(
     "content",
     [
-        "anna\nzoë\n",
-        "anna\r\nzoë\r\n",
-        "\ufeffanna\nzoë",
-        "anna\n\ufeffzoë",
-        "\n\n anna \n\t\nzoë\t\n\n",
+        "San José\nzoë\n",
+        "San José\r\nzoë\r\n",
+        "\ufeffSan José\nzoë",
+        "San José\n\ufeffzoë",
+        "\n\n San José \n\t\nzoë\t\n\n",
     ],
     ids=["plain", "CRLF", "BOM", "BOM in the middle", "blanks"],
 )
-def test_line_ends_marks_and_blanks_around_words_are_dropped(tmp_path, content):
-    assert load_words(write(tmp_path, content)) == ["anna", "zoë"]
-
-
-def test_spaces_hyphens_and_capitals_inside_words_stay(tmp_path):
-    words = ["San José", "Bad Säckingen", "Stratford-upon-Avon", "漢城", "ẞ"]
-    assert load_words(write(tmp_path, "\n".join(words))) == words
+def test_only_line_ends_marks_and_blanks_around_words_are_dropped(tmp_path, content):
+    assert load_words(write(tmp_path, content)) == ["San José", "zoë"]
 
 
 @pytest.mark.parametrize(

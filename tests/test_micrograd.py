@@ -123,18 +123,10 @@ def test_random_graphs_match_complex_step_differentiation():
     assert checked > 3000
 
 
-def test_dot_has_the_bits_of_one_node_an_operation():
-    rng = np.random.default_rng(0)
-    w, x, b = ([Value(v) for v in rng.normal(size=n)] for n in (9, 9, 1))
-    one = dot(w, x, b[0])
-    one.backward()
-    grads = [v.grad for v in (*w, *x, *b)]
-    for v in (*w, *x, *b):
-        v.grad = 0.0
-    many = sum((wi * xi for wi, xi in zip(w, x)), b[0])
-    many.backward()
-    assert one.data == many.data and grads == [v.grad for v in (*w, *x, *b)]
-    assert len(one.children) == 2 * 9 + 1
+def test_dot_is_one_node_with_the_bits_of_many():
+    w, x, (b,) = ([Value(v) for v in np.random.default_rng(n).normal(size=n)] for n in (9, 9, 1))
+    one, many = dot(w, x, b), sum((wi * xi for wi, xi in zip(w, x)), b)
+    assert one.data == many.data and len(one.children) == 2 * 9 + 1
 
 
 # ---------------------------------------------------------------------------------------- backward
@@ -168,14 +160,6 @@ def test_a_chain_of_a_hundred_thousand_additions():
         total = total + one
     total.backward()
     assert total.data == 1e5 and start.grad == 1 and one.grad == 1e5
-
-
-def test_a_diamond_of_fifty_doublings_visits_each_node_once():
-    a = node = Value(1.0)
-    for _ in range(50):
-        node = node + node
-    node.backward()
-    assert a.grad == 2.0**50
 
 
 # --------------------------------------------------------------------------------- data and errors
@@ -217,9 +201,7 @@ def test_what_is_no_real_number_is_refused(wrong):
     "function, error",
     [
         (lambda x: (x - 1).log(), ValueError),
-        (lambda x: (x * 0).log(), ValueError),
         (lambda x: x / 0, ZeroDivisionError),
-        (lambda x: 1 / (x * 0), ZeroDivisionError),
         (lambda x: (x * 0) ** -1, ZeroDivisionError),
         (lambda x: (x * 0) ** 0.5, ZeroDivisionError),
         (lambda x: (-x) ** 0.5, TypeError),
@@ -260,7 +242,7 @@ def test_wrong_number_of_inputs_is_named(given):
             model([1.0] * given)
 
 
-# ---------------------------------------------------------------------------------------- networks
+# ----------------------------------------------------------------------------- networks and graphs
 
 
 def test_the_loop_of_the_lecture_works_word_for_word():
@@ -313,9 +295,6 @@ def test_training_yields_the_loss_before_each_step_and_after_the_last():
     assert len(losses) == 6 and losses == sorted(losses, reverse=True)
 
 
-# ------------------------------------------------------------------------------------------ graphs
-
-
 def test_graph_names_values_gradients_labels_and_operations(tmp_path):
     neuron = lecture_neuron()
     neuron.backward()
@@ -363,6 +342,12 @@ def test_moons_are_separated_within_40_steps():
     assert max(map(len, result.output.splitlines())) <= 80
     picture = result.output.splitlines()[-22:]
     assert set("".join(picture)) == set(".#xo") and {len(line) for line in picture} == {72}
+
+
+def test_a_diverging_loss_prints_one_line():
+    result = invoke("--lr", "1e6", "--dataset", "moons")
+    message = r"Error: the loss diverged at step \d+: try a lower --lr\n"
+    assert result.exit_code == 1 and re.fullmatch(message, result.stderr)
 
 
 def test_importing_leaves_the_garbage_collector_on_and_the_command_switches_it_off():
