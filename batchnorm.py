@@ -23,7 +23,7 @@ the gradient of the loss with respect to x, and sums over the batch,
     dW_out  = h.T @ dlogits                     db_out = sum(dlogits)
     dh      = dlogits @ W_out.T
     for each layer, the last first:
-        dz   = dh * (1 - tanh(z)^2)
+        dz   = dh * (1 - tanh(z)^2)             or dh * [z > 0] for relu
         dpre = see batchnorm_backward           or dz without BatchNorm
         dW   = h.T @ dpre                       with the h that went into the layer
         dbias = sum(dz)                         dgain = sum(dz * (pre - mean) / std)
@@ -90,6 +90,8 @@ class Net:
         self, rng, vocab, context, embedding, hidden, layers=1, batchnorm=True, residual=False,
         activation="tanh", init="kaiming", dtype=np.float32,
     ):  # fmt: skip
+        if activation not in ACTIVATIONS or init not in INITS:
+            raise ValueError(f"no such activation or init: {activation!r}, {init!r}")
         shapes = [
             (vocab, embedding),  # C, a row for each character
             (context * embedding, hidden),  # W1, of the first layer
@@ -126,7 +128,7 @@ class Net:
         self.running[:, 1] = 1
 
     def __setattr__(self, name, array):
-        """Refuse another array in the place of one that has views: they would not follow."""
+        """Refuse to put another array in place of one: its views would still show the old one."""
         if vars(self).setdefault(name, array) is not array:
             raise AttributeError(f"net.{name} cannot be replaced: change its elements in place")
 
@@ -170,7 +172,8 @@ def batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias):
 
     With x = centred * inv_std, z = gain * x + bias, so that dgain = sum(dz * x), dbias = sum(dz),
     and dx = gain * dz. pre enters x directly, through the mean, and through the standard
-    deviation. The mean takes mean(dx) off every row, the standard deviation x * mean(dx * x):
+    deviation. The path through the mean subtracts mean(dx) from every row, the path through the
+    standard deviation x * mean(dx * x):
 
         dpre = inv_std * (dx - mean(dx) - x * mean(dx * x))
              = inv_std * gain * (dz - dbias / n - x * dgain / n)
@@ -413,6 +416,7 @@ def check_gradients(rng, epsilon=1e-6, batch=6, **options):
         X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
         _, memory, _ = forward(net, X)
         smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
+    net.dtheta[:] = np.nan  # a pass that adds to old gradients, or leaves one out, shows
     loss_and_gradients(net, X, Y)
     for name, array, by_hand in zip(Arrays._fields, net.params, net.grads):
         numeric = np.zeros_like(array)
@@ -454,8 +458,8 @@ def log_ratios(net):
 
     After a step of `train`, dtheta is the update, and this is the update-to-data ratio.
 
-    Healthy is about -3: a step changes the parameters by a thousandth of their size. At -1 it
-    overthrows what has been learnt, at -5 the training takes for ever.
+    Healthy is about -3: a step changes the parameters by a thousandth of their size. At -1, updates
+    wreck what was learnt; at -5, training barely moves.
     """
     data, update = (
         {name: math.log10(max(array.std(), 1e-30)) for name, array in matrices(arrays).items()}

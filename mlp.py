@@ -82,7 +82,7 @@ class Net:
         )
 
     def __setattr__(self, name, array):
-        """Refuse another array in the place of one that has views: they would not follow."""
+        """Refuse to put another array in place of one: its views would still show the old one."""
         if vars(self).setdefault(name, array) is not array:
             raise AttributeError(f"net.{name} cannot be replaced: change its elements in place")
 
@@ -224,6 +224,7 @@ def check_gradients(rng, vocab=7, context=3, embedding=4, hidden=5, batch=6, eps
     """
     net, errors = Net(rng, vocab, context, embedding, hidden, np.float64), {}
     X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
+    net.dtheta[:] = np.nan  # a pass that adds to old gradients, or leaves one out, shows
     loss_and_gradients(net, X, Y)
     for name, array, by_hand in zip(Arrays._fields, net.params, net.grads):
         numeric = np.zeros_like(array)

@@ -262,3 +262,9 @@ def test_a_checkpoint_needs_no_other_option_to_resume_or_to_sample(tmp_path):
     again = invoke("--data", FEW, "--checkpoint", path, "--samples", 3).stdout.splitlines()
     assert again[0] == f"{path}: 300 of 300 steps done" and again[2:] == trained[-17:]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("typo", [{"activation": "sigmoid"}, {"init": "kaimming"}])
+def test_an_unknown_activation_or_init_is_refused(typo):
+    with pytest.raises(ValueError, match="no such activation or init"):
+        small_net(**typo)

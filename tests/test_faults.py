@@ -159,6 +159,7 @@ def test_gradcheck_gives_a_row_for_each_array_and_a_verdict(name, arrays):
     [
         ("mlp", "dpre = dh * (1 - h * h)", "dpre = dh", "C, W1, b1"),
         ("mlp", "row.dot(dlogits, out=db2)", "pass", "b2"),
+        ("mlp", "h.T.dot(dlogits, out=dW2)", "dW2 += h.T @ dlogits", "W2"),
         ("mlp", "demb = dpre @ W1.T", "demb = 1.001 * dpre @ W1.T", "C"),
         ("mlp", "(probs - onehot) / B", "(probs - onehot)", "C, W1, b1, W2, b2"),
         ("mlp", "h = np.tanh(emb @ W1 + b1)", "h = np.tanh(emb @ W1 * b1)", "C, W1, b1"),
