@@ -11,6 +11,7 @@ where `.` stands for "no character" before and after the word:
 """
 
 from pathlib import Path
+from unicodedata import normalize
 
 import click
 import numpy as np
@@ -23,18 +24,22 @@ def load_words(path=NAMES):
     """Read the words of a UTF-8 text file, one per line -> list[str].
 
     Blank lines, spaces around a word, byte order marks and the line ends of any system are
-    dropped. Raises OSError if the file cannot be read, and click.ClickException, naming the file
-    and the line, if it is not UTF-8, contains no words, or has a `.` inside a word.
+    dropped, and accents are composed (NFC). Raises OSError if the file cannot be read, and
+    click.ClickException, naming the file and the line, if it is not UTF-8, contains no words, or
+    has a `.` inside a word.
     """
     try:
         text = Path(path).read_text(encoding="utf-8").replace("\ufeff", "")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise click.ClickException(f"{path}, line {line}: not UTF-8") from None
-    lines = [line.strip() for line in text.split("\n")]
+    lines = [normalize("NFC", line.strip()) for line in text.split("\n")]
     for number, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise click.ClickException(f"{path}, line {number}: not UTF-8 (UTF-16?)")
         if "." in line:
-            raise click.ClickException(f"{path}, line {number}: a word cannot contain '.'")
+            message = "remove the '.' from this word: it marks the ends of words"
+            raise click.ClickException(f"{path}, line {number}: {message}")
     if not any(lines):
         raise click.ClickException(f"{path} contains no words")
     return [line for line in lines if line]
@@ -66,13 +71,22 @@ def build_dataset(words, stoi, context):
     """Every context (of at least 1) with the character after it -> (X (N, context), Y (N,)).
 
     Both hold tokens, in the smallest unsigned integer type that fits the alphabet: one byte up to
-    256 characters. Raises KeyError for a character that is not in stoi.
+    256 characters. Raises KeyError for a character that is not in stoi. The result is that of
+
+        for word in words:
+            window = [0] * context
+            for character in word + ".":
+                X.append(window)
+                Y.append(stoi[character])
+                window = window[1:] + [stoi[character]]
+
+    computed without a loop over characters, which would take most of a short run.
     """
     dots = "." * context
     text = dots.join(["", *words, ""])  # "...emma...olivia..."
     dtype = np.min_scalar_type(len(stoi) - 1)
     tokens = np.fromiter(map(stoi.__getitem__, text), dtype, len(text))  # (T,)
-    # An example is a window over the tokens. One that ends in two dots lies between two words.
+    # Each example is a window over the tokens. A window that ends in two dots spans two words.
     windows = sliding_window_view(tokens, context + 1)  # (T - context, context + 1)
     examples = windows[windows[:, -2:].any(axis=1)]  # (N, context + 1)
     return np.ascontiguousarray(examples[:, :-1]), np.ascontiguousarray(examples[:, -1])
