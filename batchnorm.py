@@ -23,16 +23,20 @@ the gradient of the loss with respect to x, and sums over the batch,
     dW_out  = h.T @ dlogits                     db_out = sum(dlogits)
     dh      = dlogits @ W_out.T
     for each layer, the last first:
-        dz   = dh * (1 - tanh(z)^2)             or dh * [z > 0] for relu
-        dpre = see batchnorm_backward           or dz without BatchNorm
-        dW   = h.T @ dpre                       with the h that went into the layer
+        dz    = dh * (1 - tanh(z)^2)            or dh * [z > 0] for relu
         dbias = sum(dz)                         dgain = sum(dz * (pre - mean) / std)
-        dh   = dpre @ W.T                       [+ dh, down to the second layer, if residual]
+        dpre  = see batchnorm_backward          or dz without BatchNorm
+        dW    = h.T @ dpre                      with the h that went into the layer
+        dh    = dpre @ W.T                      [+ dh, down to the second layer, if residual]
     dC = one_hot(X).T @ dh
 
-    python batchnorm.py --steps 50000              train, with instruments before and after
-    python batchnorm.py --compare --steps 50000    the repairs one after the other
-    python batchnorm.py --gradcheck                compare every gradient with central differences
+BatchNorm computes the mean over each unit's inputs and subtracts it, so that a bias added to `pre`
+would do nothing: `bias` comes after it. What is the same as in mlp.py stands together below, under
+"as in stage 3".
+
+    python batchnorm.py --steps 50000                              with instruments
+    python batchnorm.py --steps 1000 --init naive --no-batchnorm   the net of stage 3, looked into
+    python batchnorm.py --gradcheck                                check every gradient
 """
 
 # /// script
@@ -40,39 +44,60 @@ the gradient of the loss with respect to x, and sums over the batch,
 # dependencies = ["numpy>=2.2", "click>=8.2"]
 # ///
 
-import json
+import copy
 import math
 import os
-import signal
 import sys
 import time
+import warnings
 import zlib
 from collections import namedtuple
-from copy import copy
 from functools import cache
 from itertools import product
-from pathlib import Path
+from unicodedata import normalize
 
+if "numpy" in sys.modules and "OPENBLAS_NUM_THREADS" not in os.environ:
+    warnings.warn("slower, as NumPy was imported first and uses several threads", stacklevel=2)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on matrices this small, threads only wait
+sys.path.insert(0, os.path.dirname(__file__))  # for common, also with python -I
 
-import click
-import numpy as np
+try:
+    import click
+    import numpy as np
+except ImportError as error:
+    sys.exit(f"Error: {error}. Needed: Python 3.11 or newer with numpy and click, see README.md")
 
 from common import NAMES, build_dataset, build_vocab, load_words, split_words
 
 # ---------------------------------------------------------------------------------------- the net
 
-ACTIVATIONS = ("tanh", "relu")
-INITS = ("naive", "small-logits", "scaled", "kaiming")
-Arrays = namedtuple("Arrays", "C W1 W gain bias W_out b_out")
+ACTIVATIONS = "tanh", "relu"
+INITS = "naive", "small-logits", "scaled", "kaiming", "zero"
 
 
-class Net:
-    """The parameters, each drawn from N(0, 1) and then scaled, and their gradients.
+class Net(namedtuple("Net", "C W1 W gain bias W_out b_out")):
+    """The parameters; their gradients take the same form.
 
-    The arrays in `params` are views into one flat vector, theta, and those in `grads` into another,
-    dtheta: an update or a checkpoint needs only these two, and `running` (layers, 2, hidden), the
-    running averages of mean and variance. `init` names how the parameters are scaled:
+    C (V, embedding), W1 (context * embedding, hidden) of the first layer, W (layers - 1, hidden,
+    hidden) of the others, gain (layers, hidden), or (0, hidden) without BatchNorm, bias (layers,
+    hidden), W_out (hidden, V), b_out (V,). `residual` and `activation` are no parameters, but
+    attributes of the net.
+    """
+
+    residual, activation = False, "tanh"
+
+    def _replace(self, **arrays):
+        """The same kind of net, with some arrays replaced."""
+        net = super()._replace(**arrays)
+        net.residual, net.activation = self.residual, self.activation
+        return net
+
+
+def new_net(
+    rng, vocab, context, embedding, hidden, layers=1, batchnorm=True, residual=False,
+    activation="tanh", init="kaiming", dtype=np.float32,
+):  # fmt: skip
+    """Every parameter drawn from N(0, 1), then scaled as `init` says -> Net.
 
     naive         as drawn: the logits have a standard deviation of sqrt(hidden), so that the net is
                   confident and wrong: with 200 hidden units its loss starts at about 8 ln V
@@ -82,109 +107,85 @@ class Net:
     kaiming       W * g / sqrt(fan-in) instead, for any size: sums of fan-in products keep the
                   standard deviation of their inputs; g = 5/3 makes up for what tanh squashes,
                   sqrt(2) for the half that relu cuts off
+    zero          all 0: hardly anything can learn, as every gradient is a product with a 0
 
-    With BatchNorm, gain = 1 and bias = 0; without, gain is empty.
+    With BatchNorm, gain = 1 and bias = 0. Raises ValueError for an unknown activation or init.
     """
-
-    def __init__(
-        self, rng, vocab, context, embedding, hidden, layers=1, batchnorm=True, residual=False,
-        activation="tanh", init="kaiming", dtype=np.float32,
-    ):  # fmt: skip
-        if activation not in ACTIVATIONS or init not in INITS:
-            raise ValueError(f"no such activation or init: {activation!r}, {init!r}")
-        shapes = [
-            (vocab, embedding),  # C, a row for each character
-            (context * embedding, hidden),  # W1, of the first layer
-            (layers - 1, hidden, hidden),  # W, of the other layers
-            (layers if batchnorm else 0, hidden),  # gain
-            (layers, hidden),  # bias
-            (hidden, vocab),  # W_out
-            (vocab,),  # b_out
-        ]
-        ends = np.cumsum([math.prod(shape) for shape in shapes])
-        self.theta = rng.standard_normal(ends[-1]).astype(dtype)
-        self.dtheta = np.zeros_like(self.theta)
-        self.params, self.grads = (
-            Arrays(*(part.reshape(shape) for part, shape in zip(np.split(flat, ends), shapes)))
-            for flat in (self.theta, self.dtheta)
-        )
-        self.residual, self.activation = residual, activation
-        _, W1, W, gain, bias, W_out, b_out = self.params
-        if init != "naive":
-            W_out *= 0.01
-            b_out[:] = 0
-        if init == "kaiming":
-            g = 5 / 3 if activation == "tanh" else math.sqrt(2)
-            W1 *= g / math.sqrt(len(W1))
-            W *= g / math.sqrt(hidden)
-        elif init == "scaled":
-            W1 *= 0.2
-            W *= 0.2
-        if batchnorm:
-            gain[:], bias[:] = 1, 0
-        elif init in ("scaled", "kaiming"):
-            bias *= 0.01
-        self.running = np.zeros((len(gain), 2, hidden), dtype)
-        self.running[:, 1] = 1
-
-    def __setattr__(self, name, array):
-        """Refuse to put another array in place of one: its views would still show the old one."""
-        if vars(self).setdefault(name, array) is not array:
-            raise AttributeError(f"net.{name} cannot be replaced: change its elements in place")
+    if activation not in ACTIVATIONS or init not in INITS:
+        raise ValueError(f"no such activation or init: {activation!r}, {init!r}")
+    net = Net(
+        C=rng.standard_normal((vocab, embedding)).astype(dtype),
+        W1=rng.standard_normal((context * embedding, hidden)).astype(dtype),
+        W=rng.standard_normal((layers - 1, hidden, hidden)).astype(dtype),
+        gain=np.ones((layers if batchnorm else 0, hidden), dtype),
+        bias=rng.standard_normal((layers, hidden)).astype(dtype),
+        W_out=rng.standard_normal((hidden, vocab)).astype(dtype),
+        b_out=rng.standard_normal(vocab).astype(dtype),
+    )
+    net.residual, net.activation = residual, activation
+    C, W1, W, gain, bias, W_out, b_out = net
+    if init != "naive":
+        W_out *= 0.01
+        b_out *= 0
+    if init == "kaiming":
+        g = 5 / 3 if activation == "tanh" else math.sqrt(2)
+        W1 *= g / math.sqrt(len(W1))
+        W *= g / math.sqrt(hidden)
+        bias *= 0.01
+    elif init == "scaled":
+        W1 *= 0.2
+        W *= 0.2
+        bias *= 0.01
+    elif init == "zero":
+        for array in (C, W1, W, bias, W_out):
+            array *= 0
+    if batchnorm:
+        bias *= 0
+    return net
 
 
-ones, identity = cache(np.ones), cache(np.identity)  # made once instead of every step
-averages = cache(lambda n, dtype: np.full(n, 1 / n, dtype))  # likewise
-
-
-def one_hot(tokens, vocab, dtype):
-    """Tokens (N,) -> (N, vocab), a single 1 in each row: row i of the identity matrix for i."""
-    if vocab > 1000:  # too large a matrix to keep
-        return (tokens[:, None] == np.arange(vocab)).astype(dtype)
-    return identity(vocab, dtype).take(tokens, axis=0)
-
-
-# ------------------------------------------------------------------------------------- BatchNorm
+# -------------------------------------------------------------------------------------- BatchNorm
 
 EPSILON = 1e-5  # no division by zero for a unit without variance
 
 
 def batchnorm_forward(pre, gain, bias):
-    """pre (B, hidden) -> z, centred (B, hidden), inv_std, mean, variance (hidden,).
+    """pre (B, hidden) -> z, centred (B, hidden), std, mean (hidden,).
 
     Over the batch, each unit gets mean 0 and standard deviation 1, then a mean and a deviation of
-    its own to learn. The variance is divided by n = B, as in the paper; only the running averages
-    for inference divide by n - 1. Raises ValueError for a batch of one.
+    its own to learn. The variance is divided by n = B, as in the paper. Each example's output
+    depends on the others of its batch; that is a kind of noise, and regularises a little. Raises
+    ValueError for a batch of one.
     """
-    if len(pre) == 1:
+    n = len(pre)
+    if n == 1:
         raise ValueError("a single sample has no variance: fold the net to use it")
-    average = averages(len(pre), pre.dtype)  # (B,); average.dot(a) is a.mean(axis=0), but faster
-    mean = average.dot(pre)  # (hidden,)
+    mean = pre.sum(axis=0) / n  # (hidden,)
     centred = pre - mean  # (B, hidden)
-    variance = average.dot(centred * centred)  # (hidden,)
-    inv_std = 1 / np.sqrt(variance + EPSILON)  # (hidden,)
-    z = centred * (gain * inv_std) + bias  # (B, hidden)
-    return z, centred, inv_std, mean, variance
+    variance = (centred**2).sum(axis=0) / n  # (hidden,)
+    std = np.sqrt(variance + EPSILON)  # (hidden,)
+    z = centred * (gain / std) + bias  # (B, hidden)
+    return z, centred, std, mean
 
 
-def batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias):
-    """dz (B, hidden) -> dpre (B, hidden); fills dgain and dbias (hidden,).
+def batchnorm_backward(dz, gain, centred, std):
+    """dz (B, hidden) -> dpre (B, hidden), dgain, dbias (hidden,).
 
-    With x = centred * inv_std, z = gain * x + bias, so that dgain = sum(dz * x), dbias = sum(dz),
-    and dx = gain * dz. pre enters x directly, through the mean, and through the standard
-    deviation. The path through the mean subtracts mean(dx) from every row, the path through the
-    standard deviation x * mean(dx * x):
+    With x = centred / std and z = gain * x + bias, dgain = sum(dz * x), dbias = sum(dz), and
+    dx = gain * dz. pre enters x directly, through the mean, and through the standard deviation.
+    The path through the mean subtracts mean(dx) from every row, the path through the standard
+    deviation x * mean(dx * x):
 
-        dpre = inv_std * (dx - mean(dx) - x * mean(dx * x))
-             = inv_std * gain * (dz - dbias / n - x * dgain / n)
+        dpre = (dx - mean(dx) - x * mean(dx * x)) / std
+             = gain / std * (dz - dbias / n - x * dgain / n)
 
     with means over n = B. batchnorm_step_by_step derives the same line by line.
     """
-    n, row = len(dz), ones(len(dz), dz.dtype)  # (B,); row.dot(d) is d.sum(axis=0), but faster
-    row.dot(dz, out=dbias)
-    row.dot(dz * centred, out=dgain)
-    dgain *= inv_std
-    return inv_std * gain * (dz - dbias / n - centred * (inv_std * dgain / n))  # (B, hidden)
+    n = len(dz)
+    dbias = dz.sum(axis=0)  # (hidden,)
+    dgain = (dz * centred).sum(axis=0) / std  # (hidden,)
+    dpre = gain / std * (dz - dbias / n - centred * (dgain / std / n))  # (B, hidden)
+    return dpre, dgain, dbias
 
 
 def batchnorm_step_by_step(pre, gain, bias, dz):
@@ -217,58 +218,112 @@ def batchnorm_step_by_step(pre, gain, bias, dz):
 # -------------------------------------------------------------------- forward and backward passes
 
 
-def forward(net, X, statistics=None):
+def forward(net, X):
     """Contexts X (B, context) -> h, memory, logits (B, V).
 
     h holds the input of each layer, and the output of the last one: (B, hidden), the first of them
-    (B, context * embedding). memory holds what each layer keeps for backward. The mean and the
-    variance of each unit are written into `statistics` (layers, 2, hidden) if given.
+    (B, context * embedding). memory holds (z, out, centred, std, mean) of each layer.
     """
-    C, W1, W, gain, bias, W_out, b_out = net.params
+    C, W1, W, gain, bias, W_out, b_out = net
     emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
     h, memory = [emb], []
     for i, weights in enumerate([W1, *W]):
         pre = h[i] @ weights  # (B, hidden)
         if len(gain):
-            z, centred, inv_std, mean, variance = batchnorm_forward(pre, gain[i], bias[i])
-            if statistics is not None:
-                statistics[i, 0], statistics[i, 1] = mean, variance
+            z, centred, std, mean = batchnorm_forward(pre, gain[i], bias[i])
         else:
-            z, centred, inv_std = pre + bias[i], None, None  # (B, hidden)
-        active = np.tanh(z) if net.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
-        memory.append((z, active, centred, inv_std))
-        h.append(active + h[i] if net.residual and i else active)  # (B, hidden)
+            z, centred, std, mean = pre + bias[i], None, None, None  # (B, hidden)
+        out = np.tanh(z) if net.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
+        memory.append((z, out, centred, std, mean))
+        h.append(out + h[i] if net.residual and i else out)  # (B, hidden)
     logits = h[-1] @ W_out + b_out  # (B, V)
     return h, memory, logits
 
 
 def backward(net, X, h, memory, dlogits):
-    """Backpropagate dlogits (B, V) to every parameter, writing the gradients into net.grads.
-
-    -> the gradients of h, shaped like h.
-    """
-    C, W1, W, gain, bias, W_out, b_out = net.params
-    dC, dW1, dW, dgain, dbias, dW_out, db_out = net.grads
-    row = ones(len(X), C.dtype)  # (B,)
-    h[-1].T.dot(dlogits, out=dW_out)
-    row.dot(dlogits, out=db_out)
-    dh = [dlogits @ W_out.T]  # (B, hidden), that of the last layer first
-    weights, dweights = [W1, *W], [dW1, *dW]
+    """Backpropagate dlogits (B, V) -> a Net of gradients, and the gradients of h, a list like h."""
+    C, W1, W, gain, bias, W_out, b_out = net
+    dW_out = h[-1].T @ dlogits  # (hidden, V)
+    db_out = dlogits.sum(axis=0)  # (V,)
+    dh = [dlogits @ W_out.T]  # (B, hidden) of the last layer; the one before comes in front of it
+    weights = [W1, *W]
+    dweights = [None] * len(weights)
+    dgain, dbias = np.zeros(gain.shape, C.dtype), np.zeros(bias.shape, C.dtype)
     for i in reversed(range(len(weights))):
-        z, active, centred, inv_std = memory[i]
-        slope = 1 - active * active if net.activation == "tanh" else z > 0  # (B, hidden)
-        dz = dh[-1] * slope  # (B, hidden)
+        z, out, centred, std, _ = memory[i]
+        dz = dh[0] * (1 - out * out if net.activation == "tanh" else z > 0)  # (B, hidden)
         if len(gain):
-            dpre = batchnorm_backward(dz, gain[i], centred, inv_std, dgain[i], dbias[i])
+            dpre, dgain[i], dbias[i] = batchnorm_backward(dz, gain[i], centred, std)
         else:
-            dpre = dz  # (B, hidden)
-            row.dot(dz, out=dbias[i])
-        h[i].T.dot(dpre, out=dweights[i])
+            dpre, dbias[i] = dz, dz.sum(axis=0)  # (B, hidden), (hidden,)
+        dweights[i] = h[i].T @ dpre  # shaped like W1 or W[i - 1]
         dinput = dpre @ weights[i].T  # (B, hidden), at the first layer (B, context * embedding)
-        dh.append(dinput + dh[-1] if net.residual and i else dinput)
+        dh.insert(0, dinput + dh[0] if net.residual and i else dinput)
     onehot = one_hot(X.ravel(), len(C), C.dtype)  # (B * context, V)
-    onehot.T.dot(dh[-1].reshape(-1, C.shape[1]), out=dC)
-    return dh[::-1]
+    dC = onehot.T @ dh[0].reshape(len(onehot), -1)  # (V, embedding)
+    dW1, *dW = dweights
+    return Net(dC, dW1, np.reshape(dW, W.shape), dgain, dbias, dW_out, db_out), dh
+
+
+def loss_and_gradients(net, X, Y):
+    """Contexts X (B, context), targets Y (B,) -> (mean loss in nats, a Net of gradients)."""
+    h, memory, logits = forward(net, X)
+    loss, dlogits = cross_entropy(logits, Y)
+    gradients, _ = backward(net, X, h, memory, dlogits)
+    return loss, gradients
+
+
+# ---------------------------------------------------------------------------- training, inference
+
+
+def train(net, X, Y, steps, batch_size, rate, seed, start=0, weight_decay=0.0):
+    """Minibatch gradient descent from step `start` on: yields (steps done, loss before the step).
+
+    As in stage 3, but for weight decay: it adds weight_decay / 2 * sum(parameter^2) to the loss
+    that is minimised, not to the loss that is yielded.
+    """
+    for step in range(start, steps):
+        if step == start or step % 1000 == 0:
+            rng = np.random.default_rng([seed, 1 + step // 1000])
+            batches = rng.integers(len(X), size=(1000, batch_size))  # (1000, B)
+        batch = batches[step % 1000]  # (B,)
+        loss, gradients = loss_and_gradients(net, X.take(batch, axis=0), Y.take(batch))
+        lr = rate(step / steps)
+        for parameter, gradient in zip(net, gradients):
+            if weight_decay:
+                gradient = gradient + weight_decay * parameter
+            parameter -= lr * gradient
+        yield step + 1, loss
+
+
+def folded(net, X):
+    """A net without BatchNorm that computes the same for single contexts: to evaluate and sample.
+
+    At inference there is no batch to normalise with. The mean and the standard deviation over up
+    to 8,192 training examples X take its place. With these fixed, z is linear in h,
+
+        z = gain * (h @ W - mean) / std + bias = h @ (W * gain / std) + (bias - mean * gain / std)
+
+    which is a plain layer. The new net shares no array with the old one.
+    """
+    C, W1, W, gain, bias, W_out, b_out = net
+    if not len(gain):
+        return copy.deepcopy(net)
+    _, memory, _ = forward(net, X[:8192])
+    scale = gain / [std for *_, std, _ in memory]  # (layers, hidden)
+    shift = bias - scale * [mean for *_, mean in memory]  # (layers, hidden)
+    plain = net._replace(W1=W1 * scale[0], W=W * scale[1:, None], gain=gain[:0], bias=shift)
+    return copy.deepcopy(plain)
+
+
+# ---------------------------------------------------------------------------------- as in stage 3
+
+identity = cache(np.identity)  # made once instead of in every step
+
+
+def one_hot(tokens, vocab, dtype):
+    """Tokens (N,) -> (N, vocab), a single 1 in each row: row i of the identity matrix for i."""
+    return identity(vocab, dtype).take(tokens, axis=0)
 
 
 def cross_entropy(logits, Y):
@@ -286,89 +341,15 @@ def cross_entropy(logits, Y):
     onehot = one_hot(Y, V, logits.dtype)  # (B, V)
     shifted = logits - logits.max(axis=1, keepdims=True)  # (B, V)
     counts = np.exp(shifted)  # (B, V)
-    total = counts.dot(ones(V, logits.dtype))  # (B,)
-    loss = (np.log(total).sum() - np.vdot(shifted, onehot)) / B
+    total = counts.sum(axis=1)  # (B,)
+    loss = (np.log(total) - shifted[onehot == 1]).sum() / B
     probs = counts / total[:, None]  # (B, V)
     dlogits = (probs - onehot) / B  # (B, V)
     return float(loss), dlogits
 
 
-def loss_and_gradients(net, X, Y, statistics=None):
-    """Contexts X (B, context), targets Y (B,) -> mean loss in nats; fills net.grads."""
-    h, memory, logits = forward(net, X, statistics)
-    loss, dlogits = cross_entropy(logits, Y)
-    backward(net, X, h, memory, dlogits)
-    return loss
-
-
-# ---------------------------------------------------------------- training, evaluating, sampling
-
-# The learning rate as a share of --lr, from the share of the steps that are done. "step" is the
-# lecture's; "linear" reached a lower dev loss in stage 3.
-SCHEDULES = {
-    "linear": lambda done: 1.0 - done,
-    "step": lambda done: 1.0 if done < 0.5 else 0.1,
-    "none": lambda done: 1.0,
-}
-
-MOMENTUM = 0.001  # weight of the newest batch in the running averages, as in the lecture
-
-
-def train(net, X, Y, steps, batch_size, lr, schedule, seed, weight_decay=0.0, start=0):
-    """Minibatch gradient descent from step `start` on: a generator of (steps done, loss before).
-
-    Every thousand steps have a generator of their own: a step gets the same minibatch wherever
-    training started. Weight decay adds the penalty weight_decay / 2 * sum(theta^2) to the loss.
-    net.dtheta holds the last update, and net.running follows the statistics of the batches.
-    """
-    running, statistics = net.running, np.zeros_like(net.running)  # (layers, 2, hidden)
-    unbiased = batch_size / max(1, batch_size - 1)  # the variance over n - 1, not n
-    newest = np.array([[MOMENTUM], [MOMENTUM * unbiased]], running.dtype)  # (2, 1)
-    for step in range(start, steps):
-        if step == start or step % 1000 == 0:
-            rng = np.random.default_rng([seed, 1 + step // 1000])
-            batches = rng.integers(len(X), size=(1000, batch_size))  # (1000, B)
-        batch = batches[step % 1000]  # (B,)
-        loss = loss_and_gradients(net, X.take(batch, axis=0), Y.take(batch), statistics)
-        if weight_decay:
-            net.dtheta += weight_decay * net.theta
-        net.dtheta *= lr * schedule(step / steps)  # from the gradient to the update
-        net.theta -= net.dtheta
-        if len(statistics):
-            running *= 1 - MOMENTUM
-            running += newest * statistics
-        yield step + 1, loss
-
-
-def calibrated(net, X):
-    """The mean and variance of each unit over up to 8,192 examples -> (layers, 2, hidden)."""
-    statistics = np.zeros_like(net.running)
-    forward(net, X[:8192], statistics)
-    return statistics
-
-
-def folded(net, statistics):
-    """The net with fixed statistics, as a net without BatchNorm, to evaluate and sample from.
-
-    gain * (h @ W - mean) / std + bias is linear in h: a plain layer with the weights
-    W * gain / std and the bias bias - mean * gain / std. Such a net takes a batch of one.
-    """
-    C, W1, W, gain, bias, W_out, b_out = net.params
-    if not len(gain):
-        return net
-    mean, variance = statistics[:, 0], statistics[:, 1]  # (layers, hidden), (layers, hidden)
-    scale = gain / np.sqrt(variance + EPSILON)  # (layers, hidden)
-    W1, W, bias = W1 * scale[0], W * scale[1:, None], bias - mean * scale
-    plain = copy(net)
-    vars(plain)["params"] = Arrays(C, W1, W, gain[:0], bias, W_out, b_out)  # not views into theta
-    return plain
-
-
 def evaluate(net, X, Y, chunk=1024):
-    """Mean loss in nats over all examples, a chunk at a time.
-
-    With BatchNorm each chunk counts as a batch: fold the net for the loss at inference.
-    """
+    """Mean loss in nats over all examples, a chunk at a time."""
     total = 0.0
     for i in range(0, len(X), chunk):
         x, y = X[i : i + chunk], Y[i : i + chunk]  # (chunk, context), (chunk,)
@@ -377,351 +358,177 @@ def evaluate(net, X, Y, chunk=1024):
     return total / len(X)
 
 
-def sample(net, rng, itos, context, number, prefix="", temperature=1.0, longest=100):
-    """Make up words that start with `prefix` -> list[str], cut at `longest` characters.
+def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=100):
+    """Make up a word that starts with `prefix` -> str, cut at `longest` characters.
 
-    All unfinished words advance together, each by a character drawn from
-    softmax(logits / temperature). With BatchNorm, fold the net first. Raises KeyError for a prefix
-    character without a token.
+    Each next character is drawn from softmax(logits / temperature), until it is the dot. Raises
+    KeyError for a prefix character without a token.
     """
-    stoi = {character: token for token, character in itos.items()}
-    tokens = np.tile([0] * context + [stoi[c] for c in prefix], (number, 1))  # (number, length)
-    unfinished = np.arange(number)  # (U,), the rows that have not drawn a dot yet
-    while len(unfinished) and tokens.shape[1] < context + longest:
-        logits = forward(net, tokens[unfinished, -context:])[-1].astype(float)  # (U, V)
-        logits -= logits.max(axis=1, keepdims=True)
-        cumulative = np.exp(logits / temperature).cumsum(axis=1)  # (U, V)
-        drawn = rng.random((len(unfinished), 1)) * cumulative[:, -1:]  # (U, 1)
-        token = (cumulative[:, :-1] <= drawn).sum(axis=1)  # (U,)
-        tokens = np.pad(tokens, ((0, 0), (0, 1)))  # append a dot to every word
-        tokens[unfinished, -1] = token
-        unfinished = unfinished[token != 0]
-    return ["".join(itos[t] for t in word).split(".")[0] for word in tokens[:, context:].tolist()]
+    tokens = [0] * context + [stoi[character] for character in prefix]
+    while len(tokens) < context + longest:
+        *_, logits = forward(net, np.array([tokens[-context:]]))  # (1, V)
+        scores = logits[0].astype(float) / temperature  # (V,)
+        counts = np.exp(scores - scores.max())  # (V,)
+        token = rng.choice(len(counts), p=counts / counts.sum())
+        if token == 0:
+            break
+        tokens.append(token)
+    return "".join(itos[token] for token in tokens[context:])
 
 
-# ------------------------------------------------------------------------------ checking gradients
+def relative_error(found, expected):
+    """The largest difference over the largest expected number (at least 1e-4); inf for nan."""
+    if np.shape(found) != np.shape(expected):
+        return math.inf
+    error = np.abs(found - expected).max(initial=0) / np.abs(expected).max(initial=1e-4)
+    return math.inf if math.isnan(error) else error
 
 
-def check_gradients(rng, epsilon=1e-6, batch=6, **options):
-    """Compare the gradients with central differences in float64 -> {array: relative error}.
+def cross_entropy_step_by_step(logits, Y):
+    """Both passes the long way, a line for each operation, and one for its gradient in reverse.
 
-    dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). The error is the
-    largest difference in an array over its largest gradient (at least 1e-4). `options` are Net's.
+    -> (loss, dlogits (B, V)). --gradcheck compares cross_entropy with it.
     """
-    vocab, context, embedding, hidden = 7, 3, 4, 5
-    errors, smooth = {}, False
-    while not smooth:  # at the kink of relu there is no derivative: no z may come near it
-        net = Net(rng, vocab, context, embedding, hidden, dtype=np.float64, **options)
-        net.theta += 0.5 * rng.standard_normal(net.theta.size)  # no gain of exactly 1, no bias of 0
-        X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
-        _, memory, _ = forward(net, X)
-        smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
-    net.dtheta[:] = np.nan  # a pass that adds to old gradients, or leaves one out, shows
-    loss_and_gradients(net, X, Y)
-    for name, array, by_hand in zip(Arrays._fields, net.params, net.grads):
-        numeric = np.zeros_like(array)
-        for i, value in np.ndenumerate(array):
-            array[i] = value + epsilon
-            above = evaluate(net, X, Y)
-            array[i] = value - epsilon
-            below = evaluate(net, X, Y)
-            array[i] = value
-            numeric[i] = (above - below) / (2 * epsilon)
-        if array.size:
-            errors[name] = np.abs(by_hand - numeric).max() / max(np.abs(numeric).max(), 1e-4)
-    return errors
+    rows = np.arange(len(Y))  # (B,)
+    maximum = logits.max(axis=1, keepdims=True)  # (B, 1)
+    shifted = logits - maximum  # (B, V)
+    counts = np.exp(shifted)  # (B, V)
+    total = counts.sum(axis=1, keepdims=True)  # (B, 1)
+    probs = counts / total  # (B, V)
+    log_probs = np.log(probs)  # (B, V)
+    loss = -log_probs[rows, Y].mean()
+
+    dlog_probs = np.zeros_like(logits)  # (B, V)
+    dlog_probs[rows, Y] = -1 / len(Y)
+    dprobs = dlog_probs / probs  # (B, V)
+    dtotal = -(dprobs * counts / total**2).sum(axis=1, keepdims=True)  # (B, 1)
+    dcounts = dprobs / total + dtotal  # (B, V), as counts enter probs directly and through total
+    dshifted = dcounts * counts  # (B, V)
+    dmaximum = -dshifted.sum(axis=1)  # (B,), about 0: the shift does not change the loss
+    dlogits = dshifted.copy()  # (B, V)
+    dlogits[rows, logits.argmax(axis=1)] += dmaximum
+    return loss, dlogits
 
 
-# ------------------------------------------------------------------------------------ instruments
+def check_cross_entropy(rng):
+    """Compare cross_entropy with the long way, and where exp would overflow -> relative error."""
+    logits, Y = rng.standard_normal((6, 7)), rng.integers(7, size=6)  # (6, 7), (6,)
+    pairs = [*zip(cross_entropy(logits, Y), cross_entropy_step_by_step(logits, Y))]
+    logits = np.array([[5000.0, 0.0, -math.inf], [0.0, 0.0, 0.0]])  # (2, 3)
+    loss, dlogits = cross_entropy(logits, np.array([1, 2]))
+    pairs.append((loss, (5000 + math.log(3)) / 2))
+    pairs.append((6 * dlogits, np.array([[3, -3, 0], [1, 1, -2]])))
+    return max(relative_error(found, expected) for found, expected in pairs)
 
 
-def inspect(net, X, Y):
-    """Run a batch forward and backward, filling net.grads -> outputs, gradients.
+def draw_loss(axes, losses, vocab):
+    """The training loss, averaged over 1/500 of the steps."""
+    blocks = np.array_split(losses, min(500, len(losses))) if losses else []
+    axes.plot(np.cumsum([len(block) for block in blocks]), [np.mean(block) for block in blocks])
+    axes.axhline(math.log(vocab), color="black", linestyle=":", label="uniform guess")
+    axes.set(xlabel="step", ylabel="loss in nats", yscale="log", title="Training loss")
+    axes.set_yticks([2, 3, 5, 10, 20], [2, 3, 5, 10, 20])
+    axes.minorticks_off()
+    axes.legend()
 
-    The outputs of each layer, before a residual is added, and the gradients of the layer's output:
-    lists of (B, hidden).
-    """
-    h, memory, logits = forward(net, X)
-    _, dlogits = cross_entropy(logits, Y)
-    _, *gradients = backward(net, X, h, memory, dlogits)
-    return [active for _, active, *_ in memory], gradients
-
-
-def matrices(arrays):
-    """The weight matrices and C -> {name: array}: C, W1, W2, ..., W_out."""
-    layers = {f"W{i}": array for i, array in enumerate([arrays.W1, *arrays.W], 1)}
-    return {"C": arrays.C, **layers, "W_out": arrays.W_out}
-
-
-def log_ratios(net):
-    """log10 of std(dtheta) / std(theta) for each weight matrix and C -> {name: float}.
-
-    After a step of `train`, dtheta is the update, and this is the update-to-data ratio.
-
-    Healthy is about -3: a step changes the parameters by a thousandth of their size. At -1, updates
-    wreck what was learnt; at -5, training barely moves.
-    """
-    data, update = (
-        {name: math.log10(max(array.std(), 1e-30)) for name, array in matrices(arrays).items()}
-        for arrays in (net.params, net.grads)
-    )
-    return {name: update[name] - data[name] for name in data}
-
-
-def stuck(active, activation):
-    """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0.
-
-    A unit that is stuck for every example is dead: it learns nothing any more.
-    """
-    return np.abs(active) > 0.97 if activation == "tanh" else active == 0
-
-
-def histogram(numbers, low, high, bins=24):
-    """The distribution of numbers between low and high as a line of block characters."""
-    if not 0 < high - low < math.inf:
-        return ""
-    counts, _ = np.histogram(numbers, bins, (low, high))
-    levels = np.ceil(8 * counts / max(1, counts.max())).astype(int)
-    return "".join(" ▁▂▃▄▅▆▇█"[level] for level in levels)
-
-
-def output_range(outputs, activation):
-    """What tanh can be, or what most outputs of relu are."""
-    return (-1, 1) if activation == "tanh" else (0, 3 * float(max(out.std() for out in outputs)))
-
-
-def show_reading(title, net, X, Y, lr):
-    """Print two tables for a batch: the outputs and the gradients of every layer."""
-    outputs, gradients = inspect(net, X, Y)
-    ratios, (low, high) = log_ratios(net), output_range(outputs, net.activation)
-    closed = "saturated" if net.activation == "tanh" else "zero"
-    scale = f"{low} to {high:.2g}, zeros left out"
-    click.echo(f"\n{title}: outputs for {len(X):,} examples")
-    click.echo(f"layer    mean     std  {closed:>9}  dead units  {scale}")
-    for i, out in enumerate(outputs, 1):
-        row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{stuck(out, net.activation).mean():11.1%}"
-        dead = stuck(out, net.activation).all(axis=0).sum()
-        click.echo(f"{row}{dead:12}  {histogram(out[out != 0], low, high)}")
-    edge = 3 * max(grad.std(dtype=float) for grad in gradients)
-    click.echo(f"{title}: gradients of the outputs; log10(update/data) of W, healthy: about -3")
-    click.echo(f"layer      std  update/data  from {-edge:.0e} to {edge:.0e}")
-    for i, grad in enumerate(gradients, 1):
-        row = f"{i:5}{grad.std(dtype=float):9.1e}{math.log10(lr) + ratios[f'W{i}']:13.2f}"
-        click.echo(f"{row}  {histogram(grad, -edge, edge)}")
-
-
-# --------------------------------------------------------------------------------------- pictures
-
-
-def draw_shares(axes, named, low, high, title):
-    """The shares of each array's numbers in 31 bins between low and high, a curve for each."""
-    for name, numbers in named.items():
-        counts, edges = np.histogram(numbers, 31, (low, high))
-        label = f"{name}, std {numbers.std(dtype=float):.1e}"
-        axes.plot((edges[1:] + edges[:-1]) / 2, counts / max(1, numbers.size), label=label)
-    axes.set(title=title, ylabel="share")
-    axes.set_ylim(bottom=0)
-    axes.locator_params(axis="x", nbins=5)
-    if len(named) <= 12:
-        axes.legend(fontsize=8)
-
-
-def draw_run(path, losses, start, ratios, net, X, Y):
-    """Loss, distributions of outputs, gradients and weight gradients, update ratios, saturation."""
-    from matplotlib.figure import Figure
-
-    outs, grads = inspect(net, X, Y)
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    (loss, outputs), (gradients, weights), (updates, units) = figure.subplots(3, 2)
-    width = math.ceil(len(losses) / 100)
-    if losses:
-        curve = np.convolve(losses, np.full(width, 1 / width), mode="valid")  # (steps - width + 1,)
-        loss.plot(start + width + np.arange(len(curve)), curve, linewidth=1)
-        rest = curve[len(curve) // 20 :]
-        loss.set_ylim(rest.min() - 0.05, rest.max() + 0.05)
-    loss.set(xlabel="step", ylabel="loss in nats", title=f"Training loss, mean of {width:,} steps")
-
-    layers = [f"layer {i}" for i in range(1, len(outs) + 1)]
-    dW = {name: grad for name, grad in matrices(net.grads).items() if name != "C"}
-    title = f"Outputs ({net.activation}, zeros left out)"
-    named = {layer: out[out != 0] for layer, out in zip(layers, outs)}
-    draw_shares(outputs, named, *output_range(outs, net.activation), title)
-    edge = 3 * max(grad.std(dtype=float) for grad in grads)
-    draw_shares(gradients, dict(zip(layers, grads)), -edge, edge, "Gradients of the outputs")
-    edge = 3 * max(grad.std(dtype=float) for grad in dW.values())
-    draw_shares(weights, dW, -edge, edge, "Gradients of the weights")
-    for name in ["C", *dW] if ratios else []:
-        updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
-    updates.axhline(-3, color="black", linestyle=":", label="healthy")
-    if len(dW) <= 12:
-        updates.legend(fontsize=8, ncols=4, loc="upper right")
-    updates.set(xlabel="step", ylim=(-6, 1.5), title="log10 of update / data")
-    picture = np.concatenate([stuck(out[:40], net.activation) for out in outs])
-    units.imshow(picture, cmap="gray", aspect="auto", interpolation="nearest", vmin=0, vmax=1)
-    for i in range(1, len(outs)):
-        units.axhline(40 * i - 0.5, color="C3")
-    white = "saturated" if net.activation == "tanh" else "zero"
-    units.set(xlabel="unit", ylabel="40 examples for each layer", title=f"White: {white}")
-    figure.savefig(path)
-
-
-# ------------------------------------------------------------------------------------ checkpoints
 
 SAVE_EVERY = 5.0  # seconds
+SETTINGS = (  # of a run
+    "steps", "batch_size", "lr", "weight_decay", "context", "embedding", "hidden", "layers",
+    "residual", "no_batchnorm", "activation", "init", "seed",
+)  # fmt: skip
 
 
-def save(path, net, step, run):
-    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole."""
-    path = os.path.realpath(path)
-    beside = f"{path}.{os.getpid()}.tmp"  # a name of its own for each process
+def save(path, net, losses, run):
+    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole.
+
+    `run` holds the settings, the script and the words. Raises click.ClickException if another run
+    has written to `path` in the meantime.
+    """
+    beside = f"{path}.{os.getpid()}.tmp"
     try:
         with open(beside, "wb") as file:
-            np.savez(file, theta=net.theta, running=net.running, step=step, run=json.dumps(run))
+            np.savez(file, **net._asdict(), losses=losses, **run)
+        if os.path.exists(path):
+            load(path, run)
+            os.chmod(beside, os.stat(path).st_mode)
         os.replace(beside, path)
-    except OSError:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    finally:
+        if os.path.exists(beside):
+            os.remove(beside)
 
 
-def load(path):
-    """Read a checkpoint -> its arrays by name, and the settings of its run."""
+def load(path, run=None, net=None):
+    """Read a checkpoint -> (its run, the losses of its steps), and fill the net if one is given.
+
+    Raises click.ClickException if it is damaged, or of another run.
+    """
     with open(path, "rb") as file:
         try:
-            arrays = dict(np.load(file))
-            return arrays, dict(json.loads(str(arrays["run"])))
-        except Exception:  # zipfile, zlib, NumPy and json each raise their own
+            archive = np.load(file)
+            if any(entry.compress_type for entry in archive.zip.infolist()):
+                raise ValueError("np.savez does not compress, and this may be huge")
+            names = {"script", "words", *SETTINGS} & set(archive)
+            saved = {name: archive[name].item() for name in names}
+            for name, value in (run or {}).items():
+                if saved.get(name) != value:
+                    difference = f"{name} {saved.get(name)!r:.50}, not {value!r:.50}"
+                    raise click.ClickException(f"{path} belongs to another run, with {difference}")
+            for name, array in net._asdict().items() if net else ():
+                if archive[name].shape != array.shape or not np.isfinite(archive[name]).all():
+                    raise ValueError(f"not an array of this net: {name}")
+                np.copyto(array, archive[name], casting="equiv")
+            return saved, [float(loss) for loss in archive["losses"]]
+        except click.ClickException:
+            raise
+        except Exception:  # zipfile, zlib and NumPy each raise their own
             raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
 
 
-def restore(path, net, run):
-    """Fill theta and running from a checkpoint of this very run -> the number of steps done."""
-    arrays, saved = load(path)
-    for name, value in run.items():
-        if saved.get(name) != value:
-            difference = f"{name} {saved.get(name)!r:.50}, not {value!r:.50}"
-            raise click.ClickException(f"{path} belongs to another run, with {difference}")
-    expected = {"theta": net.theta, "running": net.running, "step": np.int64(0)}
-    damaged = click.ClickException(f"{path} is damaged or not a checkpoint")
-    for name, array in expected.items():
-        found = arrays.get(name, np.array("missing"))
-        if (found.shape, found.dtype) != (array.shape, array.dtype) or not np.isfinite(found).all():
-            raise damaged
-    if not 0 <= arrays["step"] <= run["steps"]:
-        raise damaged
-    net.theta[:], net.running[:] = arrays["theta"], arrays["running"]
-    return int(arrays["step"])
-
-
-def resume(ctx, option, path):
+def defaults_from(ctx, option, path):
     """Make the settings in a checkpoint the defaults of the other options."""
-    if path == "":
-        raise click.BadParameter("the name of a file is missing.")
     if path and os.path.exists(path):
-        ctx.default_map = {name: str(value) for name, value in load(path)[1].items()}
+        if not os.path.isfile(path):
+            raise click.BadParameter(f"{path} is not a regular file.")
+        saved, _ = load(path)
+        ctx.default_map = {name: str(saved[name]) for name in SETTINGS if name in saved}
     return path
 
 
-# ----------------------------------------------------------------------------------- command line
+def fit(net, training, losses, steps, checkpoint, run):
+    """Train, appending to losses; print ten rows of them and the time left; save checkpoints.
 
-
-def fit(net, training, start, steps, checkpoint, run):
-    """Train with a progress bar, ten lines of losses and checkpoints.
-
-    -> the loss of each step, and {step: log_ratios} for about a hundred steps. Ctrl-C ends
-    the training after the step it falls into. Raises click.ClickException if the loss diverges.
+    Ctrl-C ends the training early. Raises click.ClickException if the loss diverges.
     """
-    losses, ratios, shown, stop, vocab = [], {}, 0, [], len(net.params.C)
-    live = sys.stdout.isatty() and sys.stderr.isatty()
-    options = {"hidden": not live, "file": sys.stderr, "update_min_steps": 100}
-    options["item_show_func"] = lambda item: item and f"loss {item[1]:.4f}"
-    guess = f"uniform guess: ln {vocab} = {math.log(vocab):.4f}"
-    interrupt = signal.signal(signal.SIGINT, lambda *_: stop.append("Ctrl-C"))
+    start = shown = len(losses)
+    live = all(stream and stream.isatty() for stream in (sys.stdout, sys.stderr))
+    clear = "\r\033[K" if live else ""  # the line with the time left
+    guess = f"uniform guess: ln {len(net.C)} = {math.log(len(net.C)):.4f}"
     click.echo(f"    step      loss, mean since the row above; {guess}")
-    began = saved = time.perf_counter()
+    began = saved = told = time.perf_counter()
     try:
-        with click.progressbar(training, steps - start, **options) as bar:
-            for step, loss in bar:
-                losses.append(loss)
-                last = step == steps or bool(stop)
-                due = last or time.perf_counter() - saved > SAVE_EVERY
-                if not math.isfinite(loss) or due and not np.isfinite(net.theta).all():
-                    message = "try a lower --lr, or --gradcheck if you changed the code"
-                    raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
-                if step % math.ceil(steps / 100) == 0:
-                    ratios[step] = log_ratios(net)
-                if step == 1 or last or step % math.ceil(steps / 10) == 0:
-                    clear = "\r\033[K" if live else ""  # the bar
-                    click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
-                    shown = len(losses)
-                if due:
-                    if checkpoint:
-                        save(checkpoint, net, step, run)
-                    saved = time.perf_counter()
-                if stop:
-                    break
-    finally:
-        signal.signal(signal.SIGINT, interrupt)
-    seconds, done = time.perf_counter() - began, len(losses)
+        for step, loss in training:
+            losses.append(loss)
+            now = time.perf_counter()
+            due = step == steps or now - saved > SAVE_EVERY
+            if not math.isfinite(loss) or due and not all(np.isfinite(a).all() for a in net):
+                message = "try a lower --lr, or --gradcheck if you changed the code"
+                raise click.ClickException(f"{clear}the loss diverged at step {step:,}: {message}")
+            if step in (1, steps) or step % math.ceil(steps / 10) == 0:
+                click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
+                shown = len(losses)
+            elif live and now - told > 0.2:
+                left = (now - began) / (step - start) * (steps - step)
+                click.echo(f"{clear}{step / steps:4.0%}, {left:.0f} s left", nl=False, err=True)
+                told = now
+            if due:
+                if checkpoint:
+                    save(checkpoint, net, losses, run)
+                saved = now
+    except KeyboardInterrupt:
+        click.echo(f"{clear}stopped by Ctrl-C")
+    seconds, done = time.perf_counter() - began, len(losses) - start
     click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
-    return losses, ratios
-
-
-def show_gradient_check(rng):
-    pre, dz = rng.standard_normal((2, 32, 5))  # (32, 5), (32, 5)
-    gain, bias = rng.standard_normal((2, 5))  # (5,), (5,)
-    dgain, dbias = np.empty((2, 5))  # (5,), (5,)
-    z, centred, inv_std, _, _ = batchnorm_forward(pre, gain, bias)
-    short = z, batchnorm_backward(dz, gain, centred, inv_std, dgain, dbias), dgain, dbias
-    long = batchnorm_step_by_step(pre, gain, bias, dz)
-    error = np.max([np.abs(a - b).max() / np.abs(b).max() for a, b in zip(short, long)])
-    worst = {"BatchNorm": (error, "the short way against the long way")}
-    kinds = product((1, 3), (True, False), (True, False), ACTIVATIONS)
-    for layers, batchnorm, residual, activation in kinds:
-        net = {"layers": layers, "batchnorm": batchnorm, "residual": residual}
-        for name, error in check_gradients(rng, **net, activation=activation).items():
-            if not error <= worst.get(name, (0, ""))[0]:  # nan is worse than any error
-                worst[name] = error, f"{layers=} {batchnorm=} {residual=} {activation}"
-    click.echo("array      largest error         of 16 nets, in that with")
-    for name, (error, where) in worst.items():
-        click.echo(f"{name:9}  {error:13.1e}  {'ok   ' if error < 1e-6 else 'WRONG'}  {where}")
-    if wrong := [name for name, (error, _) in worst.items() if not error < 1e-6]:
-        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
-    click.echo("every gradient agrees with central differences within 1e-6")
-
-
-# The five rows of the lecture's loss log: name, init, BatchNorm.
-REPAIRS = [
-    ("original", "naive", False),
-    ("softmax fixed", "small-logits", False),
-    ("tanh fixed", "scaled", False),
-    ("kaiming", "kaiming", False),
-    ("BatchNorm", "kaiming", True),
-]
-
-
-def show_comparison(net_options, splits, training, bn_stats):
-    """Train each repair on the same data and minibatches, and show its losses."""
-    (X, Y), dev, _ = splits
-    live, dev_losses = sys.stdout.isatty() and sys.stderr.isatty(), {}
-    click.echo(f"{'net':13}first loss     train       dev")
-    for name, init, batchnorm in REPAIRS:
-        options = net_options | {"init": init, "batchnorm": batchnorm}
-        net = Net(np.random.default_rng(training["seed"]), **options)
-        steps = train(net, X, Y, **training)
-        options = {"hidden": not live, "file": sys.stderr, "update_min_steps": 100}
-        with click.progressbar(steps, training["steps"], name, **options) as bar:
-            losses = [loss for _, loss in bar]
-        if not (np.isfinite(losses).all() and np.isfinite(net.theta).all()):
-            raise click.ClickException(f"{name}: the loss diverged: try a lower --lr")
-        plain = folded(net, net.running if bn_stats == "running" else calibrated(net, X))
-        dev_losses[name] = evaluate(plain, *dev)
-        row = losses[0], evaluate(plain, X, Y), dev_losses[name]
-        clear = "\033[A\033[K" if live else ""  # the bar
-        click.echo(f"{clear}{name:13}" + "".join(f" {loss:9.4f}" for loss in row))
-    vocab = len(net.params.C)
-    click.echo(f"first loss: a uniform guess costs ln {vocab} = {math.log(vocab):.4f}")
-    best = min(dev_losses, key=dev_losses.get)
-    click.echo(f"lowest on dev: {best}. What BatchNorm is good for, make depth shows.")
 
 
 def positive(text):
@@ -731,126 +538,323 @@ def positive(text):
     return float(text)
 
 
+# ----------------------------------------------------------------------------- checking gradients
+
+
+def check_gradients(rng, epsilon=1e-6, batch=6, **options):
+    """Compare the gradients with central differences in float64 -> {array: relative error}.
+
+    dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). `options` are those of
+    new_net.
+    """
+    smooth = False
+    while not smooth:  # at the kink of relu there is no derivative: no z may come near it
+        net = new_net(rng, 7, 3, 4, 5, dtype=np.float64, **options)
+        for array in net:
+            array += 0.5 * rng.standard_normal(array.shape)  # no gain of exactly 1, no bias of 0
+        X, Y = rng.integers(7, size=(batch, 3)), rng.integers(7, size=batch)
+        _, memory, _ = forward(net, X)
+        smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
+    loss, gradients = loss_and_gradients(net, X, Y)
+    errors = {"loss": relative_error(loss, evaluate(net, X, Y))}
+    for name, array, by_hand in zip(Net._fields, net, gradients):
+        numeric = np.zeros_like(array)
+        for i, value in np.ndenumerate(array):
+            array[i] = value + epsilon
+            above = evaluate(net, X, Y)
+            array[i] = value - epsilon
+            below = evaluate(net, X, Y)
+            array[i] = value
+            numeric[i] = (above - below) / (2 * epsilon)
+        if array.size:
+            errors[name] = relative_error(by_hand, numeric)
+    errors["folded"] = relative_error(evaluate(folded(net, X), X, Y, chunk=4), loss)
+    batch = np.random.default_rng([0, 1]).integers(len(X), size=(1000, 4))[1]  # (4,)
+    before, (_, gradients) = copy.deepcopy(net), loss_and_gradients(net, X[batch], Y[batch])
+    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1, weight_decay=0.1))  # rate 0.5
+    after = [array - 0.5 * (gradient + 0.1 * array) for array, gradient in zip(before, gradients)]
+    errors["train"] = max(map(relative_error, net, after))
+    return errors
+
+
+def check_batchnorm(rng):
+    """Compare BatchNorm with the long way -> the largest relative error of both passes."""
+    pre, dz = rng.standard_normal((2, 32, 5))  # (32, 5), (32, 5)
+    gain, bias = rng.standard_normal((2, 5))  # (5,), (5,)
+    z, centred, std, _ = batchnorm_forward(pre, gain, bias)
+    short = z, *batchnorm_backward(dz, gain, centred, std)
+    return max(map(relative_error, short, batchnorm_step_by_step(pre, gain, bias, dz)))
+
+
+def check_all(rng):
+    """Check 16 kinds of nets and their parts -> {name: (largest error, in which net)}."""
+    errors = {
+        "BatchNorm": (check_batchnorm(rng), "against the long way"),
+        "cross entropy": (check_cross_entropy(rng), "against the long way"),
+    }
+    for layers, batchnorm, residual, activation in product(
+        (3, 1), *[(True, False)] * 2, ACTIVATIONS
+    ):
+        net = {"layers": layers, "batchnorm": batchnorm, "residual": residual}
+        where = f"{layers=} {batchnorm=} {residual=} {activation}"
+        for name, error in check_gradients(rng, **net, activation=activation).items():
+            errors[name] = max((error, where), errors.get(name, (0.0, "")))
+    return errors
+
+
+def report(errors):
+    """Print a row for each error. Raises click.ClickException if one is not below 1e-6."""
+    click.echo("checked      largest error         in the worst of 16 nets")
+    for name, (error, where) in errors.items():
+        zero = ", all zero" if error == 0 and name in Net._fields else ""
+        click.echo(f"{name:13}{error:13.1e}  {'ok' if error < 1e-6 else 'WRONG':6} {where}{zero}")
+    if wrong := [name for name, (error, _) in errors.items() if not error < 1e-6]:
+        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
+    click.echo("every gradient agrees with central differences within 1e-6")
+
+
+# ------------------------------------------------------------------------------------ instruments
+
+
+def log_ratios(before, net):
+    """log10 of std(update) / std(data) of one step -> {array: float}; nan if one of them is 0.
+
+    Healthy is about -3: a step changes the numbers by a thousandth of their spread. At -1, a step
+    nearly replaces them (harmless at first where they start near 0, like W_out); at -5, training
+    barely moves. It is necessary, not sufficient: a net with saturated units can show -3 as well.
+    """
+    ratios = {}
+    for (name, old), new in zip(matrices(before).items(), matrices(net).values()):
+        data, update = old.std(dtype=float), (new - old).std(dtype=float)
+        ratios[name] = math.log10(update / data) if update and data else math.nan
+    return ratios
+
+
+def matrices(net):
+    """The arrays with a ratio of their own, of a net or of gradients -> {name: array}."""
+    layers = {f"W{i}": weights for i, weights in enumerate([net.W1, *net.W], 1)}
+    return {"C": net.C, **layers, "W_out": net.W_out, "b_out": net.b_out}
+
+
+def measured(net, training, steps, ratios):
+    """Pass on the steps of `training`, putting the log_ratios of about a hundred into `ratios`."""
+    before = copy.deepcopy(net)
+    for step, loss in training:
+        if before:
+            ratios[step] = log_ratios(before, net)
+        due = (step + 1) % math.ceil(steps / 100) == 0 or step + 1 == steps
+        before = copy.deepcopy(net) if due else None
+        yield step, loss
+
+
+def stuck(out, activation):
+    """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0.
+
+    A unit that is stuck for every example is dead: it learns nothing any more.
+    """
+    return np.abs(out) > 0.97 if activation == "tanh" else out == 0
+
+
+def histogram(numbers, low, high, bins=24):
+    """The distribution of numbers between low and high as a line of block characters."""
+    counts, _ = np.histogram(numbers, bins, (low, high))
+    levels = np.ceil(8 * counts / max(1, counts.max())).astype(int)
+    unicode = "utf" in str(getattr(sys.stdout, "encoding", None)).lower()
+    blocks = " ▁▂▃▄▅▆▇█" if unicode else " .:-=+*#@"
+    return "".join(blocks[level] for level in levels)
+
+
+def show_reading(title, net, X, Y):
+    """Print a row for each layer: its outputs for a batch, and the loss's gradients there.
+
+    Raises click.ClickException if the outputs overflow.
+    """
+    h, memory, logits = forward(net, X)
+    if not np.isfinite(logits).all():
+        raise click.ClickException("the outputs overflow: try another --init, or fewer layers")
+    _, (_, *dh) = backward(net, X, h, memory, cross_entropy(logits, Y)[1])
+    outs = [out for _, out, *_ in memory]
+    closed = "saturated" if net.activation == "tanh" else "zero"
+    low, high = output_range(net, outs)
+    click.echo(f"\n{title}: each layer's outputs for {len(X):,} examples, and their gradients")
+    click.echo(f"layer    mean     std  {closed:>9}  dead  gradient  outputs, {low} to {high:.2g}")
+    for i, (out, grad) in enumerate(zip(outs, dh), 1):
+        closed = stuck(out, net.activation)  # (B, hidden)
+        row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{closed.mean():11.1%}"
+        row += f"{closed.all(axis=0).sum():6}{grad.std(dtype=float):10.1e}"
+        click.echo(f"{row}  {histogram(out[out != 0], low, high)}")
+    first, last = dh[0].std(dtype=float), dh[-1].std(dtype=float)
+    if not first:
+        click.echo("No gradient reaches the first layer: it learns nothing.")
+    elif len(outs) > 1:
+        change = f"grow {first / last:.3g}" if first > last else f"shrink {last / first:.3g}"
+        click.echo(f"From the last layer to the first, the gradients {change} times; best is 1.")
+
+
+def show_ratios(ratios):
+    """Print the log_ratios of the first, the middle and the last step in `ratios`."""
+    steps = sorted(ratios)
+    steps = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+    click.echo("\nlog10(update/data)" + "".join(f"{f'step {step:,}':>16}" for step in steps))
+    for name in ratios[steps[0]]:
+        row = [ratios[step][name] for step in steps]
+        click.echo(f"{name:18}" + "".join(f"{'-' if x != x else f'{x:.2f}':>16}" for x in row))
+    click.echo("Healthy: about -3, but sick nets can show it too. W_out and b_out start near 0:")
+    click.echo("their first updates are large beside them. At the end, all fall with the rate.")
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+
+def output_range(net, outs):
+    """What tanh can be, or what most outputs of relu are -> (low, high)."""
+    return (-1, 1) if net.activation == "tanh" else (0, 3 * max(float(out.std()) for out in outs))
+
+
+def draw_shares(axes, named, low, high, title):
+    """The shares of each array's numbers in 40 bins between low and high, a curve for each."""
+    for name, numbers in named.items():
+        counts, edges = np.histogram(numbers, 40, (low, high))
+        axes.plot((edges[1:] + edges[:-1]) / 2, counts / max(1, numbers.size), label=name)
+    axes.set(title=title, ylabel="share")
+
+
+def draw_run(path, losses, ratios, net, X, Y):
+    """Loss, distributions of the outputs and of their gradients, and update ratios."""
+    from matplotlib.figure import Figure
+
+    h, memory, logits = forward(net, X)
+    _, (_, *dh) = backward(net, X, h, memory, cross_entropy(logits, Y)[1])
+    outs = {f"layer {i}": out for i, (_, out, *_) in enumerate(memory, 1)}
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (loss, outputs), (gradients, updates) = figure.subplots(2, 2)
+    draw_loss(loss, losses, len(net.C))
+    title = f"Outputs ({net.activation}, zeros left out)"
+    named = {name: out[out != 0] for name, out in outs.items()}
+    draw_shares(outputs, named, *output_range(net, outs.values()), title)
+    # On a log axis, narrow distributions are seen beside wide ones.
+    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh)}
+    low, high = np.percentile(np.concatenate([[-9, 0], *named.values()]), [1, 99])
+    draw_shares(gradients, named, low, high, "log10 of the size of the outputs' gradients")
+    for name in matrices(net) if ratios else []:
+        updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
+    updates.axhline(-3, color="black", linestyle=":", label="healthy")
+    updates.set(xlabel="step", ylim=(-6, 1), title="log10 of update / data")
+    for axes in (outputs, gradients, updates):
+        axes.legend(fontsize=8, ncols=1 + len(outs) // 12)
+    figure.savefig(path)
+
+
+# ----------------------------------------------------------------------------------- command line
+
+
 def not_negative(text):
     """Read 0 or a positive real number from the command line."""
     return 0.0 if float(text) == 0 else positive(text)
 
 
-FILE, WORDS = click.Path(dir_okay=False), click.Path(exists=True, dir_okay=False)
-STATS = click.Choice(["calibrated", "running"])
-DECAY = "linear: to 0. step: to a tenth after half of the steps."
-BN_STATS = "For inference: statistics of 8,192 examples, or running averages."
-PLOT = "Picture of the instruments to draw, .png, .svg or .pdf (needs matplotlib)."
+WORDS, FILE = (click.Path(exists=each, dir_okay=False, resolve_path=True) for each in (True, False))
+COUNT, SIZE = click.IntRange(0, 10**7), click.IntRange(1, 100)
+PLOT = "Picture of the instruments to draw (needs matplotlib)."
 CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (except --data)."
-COMPARE = "Train the five nets of the lecture's log, each with its own --init, and exit."
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--data", type=WORDS, default=NAMES, show_default="names.txt", help="Word list.")
-@click.option("--steps", type=click.IntRange(0, 10**7), default=200_000, help="Training steps.")
+@click.option("--steps", type=COUNT, default=200_000, help="Training steps.")
 @click.option("--batch-size", type=click.IntRange(1, 10_000), default=32, help="Examples per step.")
-@click.option("--lr", type=positive, default=0.1, help="Learning rate.")
-@click.option("--lr-decay", type=click.Choice([*SCHEDULES]), default="linear", help=DECAY)
+@click.option("--lr", type=positive, default=0.1, help="Learning rate at first; it falls to 0.")
 @click.option("--weight-decay", type=not_negative, default=0.0, help="Decay of all parameters.")
-@click.option("--context", type=click.IntRange(1, 100), default=3, help="Characters of input.")
-@click.option("--embedding", type=click.IntRange(1, 100), default=10, help="Numbers per character.")
+@click.option("--context", type=SIZE, default=3, help="Characters of input.")
+@click.option("--embedding", type=SIZE, default=10, help="Numbers per character.")
 @click.option("--hidden", type=click.IntRange(1, 1000), default=200, help="Units per hidden layer.")
 @click.option("--layers", type=click.IntRange(1, 50), default=1, help="Hidden layers.")
 @click.option("--residual", is_flag=True, help="Add the input of a layer to its output.")
 @click.option("--activation", type=click.Choice(ACTIVATIONS), default="tanh", help="Nonlinearity.")
 @click.option("--init", type=click.Choice(INITS), default="kaiming", help="Scale of the weights.")
 @click.option("--no-batchnorm", is_flag=True, help="Use a plain bias instead of BatchNorm.")
-@click.option("--bn-stats", type=STATS, show_default="calibrated", help=BN_STATS)
 @click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=20, help="Words to make up.")
 @click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
 @click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
-@click.option("--checkpoint", type=FILE, is_eager=True, callback=resume, help=CHECKPOINT)
+@click.option("--checkpoint", type=FILE, is_eager=True, callback=defaults_from, help=CHECKPOINT)
 @click.option("--plot", type=FILE, help=PLOT)
-@click.option("--compare", is_flag=True, help=COMPARE)
 @click.option("--gradcheck", is_flag=True, help="Check the gradients and exit.")
+@click.pass_context
 @np.errstate(all="ignore")  # what overflows shows in the loss
 def main(
-    data, steps, batch_size, lr, lr_decay, weight_decay, context, embedding, hidden, layers,
-    residual, activation, init, no_batchnorm, bn_stats, seed, samples, prefix, temperature,
-    checkpoint, plot, compare, gradcheck,
+    ctx, data, steps, batch_size, lr, weight_decay, context, embedding, hidden, layers, residual,
+    activation, init, no_batchnorm, seed, samples, prefix, temperature, checkpoint, plot, gradcheck,
 ):  # fmt: skip
     """Train a deep net with BatchNorm on a list of words, and make up new ones."""
     rng = np.random.default_rng(seed)
     split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
     if gradcheck:
-        return show_gradient_check(rng)
-    if compare and (checkpoint or plot or prefix or no_batchnorm or not steps):
-        message = "--compare takes no --checkpoint, --plot, --prefix, --no-batchnorm or --steps 0"
-        raise click.UsageError(message)
-    if bn_stats and no_batchnorm:
-        raise click.UsageError("--bn-stats needs BatchNorm: it goes without --no-batchnorm")
+        return report(check_all(rng))
+    if plot and (plot == checkpoint or os.path.splitext(plot)[1] not in (".png", ".svg", ".pdf")):
+        raise click.BadParameter("not a .png, .svg or .pdf file of its own", param_hint="--plot")
     if batch_size == 1 and not no_batchnorm:
         message = "BatchNorm needs at least 2: a single sample has no variance"
         raise click.BadParameter(message, param_hint="--batch-size")
-    if plot is not None and not plot.endswith((".png", ".svg", ".pdf")):
-        raise click.BadParameter("draws .png, .svg or .pdf", param_hint="--plot")
-    words = load_words(data)
+    words, prefix = load_words(data), normalize("NFC", prefix)
+    if unknown := set(prefix) - set("".join(words)):
+        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
     stoi, itos = build_vocab(words)
     splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
     X, Y = splits[0]
-    net_options = {
-        "vocab": len(stoi), "context": context, "embedding": embedding, "hidden": hidden,
-        "layers": layers, "batchnorm": not no_batchnorm, "residual": residual,
-        "activation": activation, "init": init,
-    }  # fmt: skip
-    training = {
-        "steps": steps, "batch_size": batch_size, "lr": lr, "schedule": SCHEDULES[lr_decay],
-        "weight_decay": weight_decay, "seed": seed,
-    }  # fmt: skip
-    if compare:
-        return show_comparison(net_options, splits, training, bn_stats)
-    net = Net(rng, **net_options)
+    sizes = len(stoi), context, embedding, hidden, layers
+    net = new_net(rng, *sizes, not no_batchnorm, residual, activation, init)
+    losses, ratios, known, some = [], {}, set(words), (X[:1024], Y[:1024])
     checksum = zlib.crc32("\n".join(words).encode())
-    run = {
-        "script": "batchnorm.py", "words": f"{len(words):,} ({checksum:08x})", "seed": seed,
-        "context": context, "embedding": embedding, "hidden": hidden, "layers": layers,
-        "no_batchnorm": no_batchnorm, "residual": residual, "activation": activation,
-        "init": init, "steps": steps, "batch_size": batch_size, "lr": lr, "lr_decay": lr_decay,
-        "weight_decay": weight_decay,
-    }  # fmt: skip
-    start, losses, ratios, some = 0, [], {}, (X[:1024], Y[:1024])
+    run = {name: ctx.params[name] for name in SETTINGS}
+    run |= {"script": "batchnorm.py", "words": f"{len(words):,} ({checksum:08x})"}
     if checkpoint and os.path.exists(checkpoint):
-        start = restore(checkpoint, net, run)
-        click.echo(f"{checkpoint}: {start:,} of {steps:,} steps done")
-    if unknown := set(prefix) - set("".join(words)):
-        raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
+        _, losses = load(checkpoint, run, net)
+        click.echo(f"{checkpoint}: {len(losses):,} of {steps:,} steps done")
     click.echo(
-        f"{len(words):,} words, {len(stoi)} characters, {len(X):,} training examples, "
-        f"{net.theta.size:,} parameters"
+        f"{len(words):,} words ({len(known):,} distinct), {len(X):,} training examples, "
+        f"{sum(array.size for array in net):,} parameters"
     )
+    click.echo(f"{len(stoi)} characters: {repr(''.join(stoi))[1:-1]}"[:80])
 
-    if plot:
-        draw_run(plot, losses, start, ratios, net, *some)  # fails now, if it must
-    if start < steps:
+    if len(losses) < steps:
+        show_reading("before", net, *some)
+        if plot:
+            draw_run(plot, losses, ratios, net, *some)  # fail early if it cannot be drawn
         if checkpoint:
-            save(checkpoint, net, start, run)  # likewise
-        show_reading("before", net, *some, lr)
+            save(checkpoint, net, losses, run)  # fail early if it cannot be written
         click.echo()
-        steps_of_training = train(net, X, Y, **training, start=start)
-        losses, ratios = fit(net, steps_of_training, start, steps, checkpoint, run)
-    show_reading("after", net, *some, lr)
+        start, rate = len(losses), lambda done: lr * (1 - done)
+        training = train(net, X, Y, steps, batch_size, rate, seed, start, weight_decay)
+        fit(net, measured(net, training, steps, ratios), losses, steps, checkpoint, run)
+    show_reading("after", net, *some)
+    if ratios:
+        show_ratios(ratios)
 
-    plain = folded(net, net.running if bn_stats == "running" else calibrated(net, X))
-    click.echo("\nsplit      loss  perplexity = exp(loss): like a uniform guess among this many")
-    for name, (x, y) in zip(("train", "dev", "test"), splits):
-        loss = evaluate(plain, x, y)
+    plain = folded(net, X)
+    click.echo("\nsplit      loss  perplexity = exp(loss): as unsure as a guess among this many")
+    found = [evaluate(plain, x, y) for x, y in splits]
+    for name, loss in zip(("train", "dev", "test"), found):
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-    known = set(words)
-    for word in sample(plain, rng, itos, context, samples, prefix, temperature):
-        click.echo(word if word in known else f"{word:19} new")
+    if found[0] > math.log(len(stoi)):
+        click.echo("Worse than a uniform guess: train longer, or with a lower --lr.", err=True)
+    if found[1] > found[0] + 0.5:
+        click.echo("dev is far above train: the net has learnt its words by heart.", err=True)
+    longest = 2 * max(map(len, words))
+    for _ in range(samples):
+        word = sample(plain, rng, stoi, itos, context, prefix, temperature, longest).strip()
+        mark = "" if word in known else "new" if len(word) < longest else "cut"
+        click.echo(f"{word or '(empty)':19} {mark}".rstrip())
     if plot:
-        draw_run(plot, losses, start, ratios, net, *some)
+        draw_run(plot, losses, ratios, net, *some)
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
+    if hasattr(sys.stdout, "reconfigure"):  # not so in a notebook
+        sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
-    except (ImportError, MemoryError, OSError) as error:
-        sys.exit(f"Error: {error}")
+    except ImportError as error:  # of matplotlib
+        sys.exit(f"Error: {error}: pip install {error.name}")
+    except (MemoryError, OSError) as error:
+        sys.exit(f"Error: {str(error) or 'out of memory'}")
