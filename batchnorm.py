@@ -5,13 +5,14 @@ The net of stage 3 starts out far too confident, with most of its tanh units sat
 pass hardly any gradient. Here each repair of the lecture "Building makemore, part 3" is an option
 of its own: initialisation (He et al. 2015, "Delving Deep into Rectifiers"), Batch Normalisation
 (Ioffe and Szegedy 2015), and depth with residual connections (He et al. 2015, "Deep Residual
-Learning"). For a batch of B contexts X with the targets Y and an alphabet of V characters, the
-forward pass is
+Learning"). For a batch of B contexts X with targets Y, and an alphabet of V characters, the forward
+pass is
 
     h = C[X]                                    (B, context * embedding)
     for each layer:
         pre = h @ W                             (B, hidden)
-        z   = gain * (pre - mean) / std + bias  (B, hidden), mean and std over the batch
+        x   = (pre - mean) / std                (B, hidden), mean and std over the batch
+        z   = gain * x + bias                   (B, hidden)
         h   = tanh(z)                           [+ h, from the second layer on, if residual]
     logits = h @ W_out + b_out                  (B, V)
     loss   = mean(-log softmax(logits)[Y])      in nats
@@ -24,15 +25,14 @@ the gradient of the loss with respect to x, and sums over the batch,
     dh      = dlogits @ W_out.T
     for each layer, the last first:
         dz    = dh * (1 - tanh(z)^2)            or dh * [z > 0] for relu
-        dbias = sum(dz)                         dgain = sum(dz * (pre - mean) / std)
+        dbias = sum(dz)                         dgain = sum(dz * x)
         dpre  = see batchnorm_backward          or dz without BatchNorm
         dW    = h.T @ dpre                      with the h that went into the layer
         dh    = dpre @ W.T                      [+ dh, down to the second layer, if residual]
-    dC = one_hot(X).T @ dh
+    dC = one_hot(X).T @ dh                      with a row of dh for each character
 
-BatchNorm computes the mean over each unit's inputs and subtracts it, so that a bias added to `pre`
-would do nothing: `bias` comes after it. What is the same as in mlp.py stands together below, under
-"as in stage 3".
+BatchNorm subtracts the mean, so that a bias added to `pre` would do nothing: `bias` comes after it.
+What is the same as in mlp.py stands together below, under "as in stage 3".
 
     python batchnorm.py --steps 50000                              with instruments
     python batchnorm.py --steps 1000 --init naive --no-batchnorm   the net of stage 3, looked into
@@ -80,8 +80,8 @@ class Net(namedtuple("Net", "C W1 W gain bias W_out b_out")):
 
     C (V, embedding), W1 (context * embedding, hidden) of the first layer, W (layers - 1, hidden,
     hidden) of the others, gain (layers, hidden), or (0, hidden) without BatchNorm, bias (layers,
-    hidden), W_out (hidden, V), b_out (V,). `residual` and `activation` are no parameters, but
-    attributes of the net.
+    hidden), W_out (hidden, V), b_out (V,). What is not a parameter, `residual` and `activation`, is
+    an attribute.
     """
 
     residual, activation = False, "tanh"
@@ -99,17 +99,18 @@ def new_net(
 ):  # fmt: skip
     """Every parameter drawn from N(0, 1), then scaled as `init` says -> Net.
 
-    naive         as drawn: the logits have a standard deviation of sqrt(hidden), so that the net is
+    naive         as drawn: the logits are sums of hidden products, far too large, and the net is
                   confident and wrong: with 200 hidden units its loss starts at about 8 ln V
     small-logits  W_out * 0.01, b_out = 0: all logits are near 0, and the loss starts at ln V
-    scaled        also W * 0.2 and bias * 0.01: sums of context * embedding = 30 products with a
-                  standard deviation of 1 instead of 5.5, so that tanh is not saturated
-    kaiming       W * g / sqrt(fan-in) instead, for any size: sums of fan-in products keep the
-                  standard deviation of their inputs; g = 5/3 makes up for what tanh squashes,
-                  sqrt(2) for the half that relu cuts off
-    zero          all 0: hardly anything can learn, as every gradient is a product with a 0
+    scaled        also W1 * 0.2, W * 0.2 and bias * 0.01, the lecture's choice for 30 inputs: sums
+                  with a standard deviation of about 1 instead of 5.5, so that tanh is not saturated
+    kaiming       W1 and W * g / sqrt(fan-in) instead: the outputs of tanh or relu keep the same
+                  scale from layer to layer, whatever the fan-in, the number of inputs; g = 5/3
+                  makes up for what tanh squashes, sqrt(2) for the half that relu cuts off
+    zero          all 0: only b_out learns, as every other gradient is a product with a 0
 
-    With BatchNorm, gain = 1 and bias = 0. Raises ValueError for an unknown activation or init.
+    With BatchNorm, gain = 1 and bias = 0, and the scale of W1 and W matters little. Raises
+    ValueError for an unknown activation or init.
     """
     if activation not in ACTIVATIONS or init not in INITS:
         raise ValueError(f"no such activation or init: {activation!r}, {init!r}")
@@ -150,12 +151,12 @@ EPSILON = 1e-5  # no division by zero for a unit without variance
 
 
 def batchnorm_forward(pre, gain, bias):
-    """pre (B, hidden) -> z, centred (B, hidden), std, mean (hidden,).
+    """pre (B, hidden) -> z, x (B, hidden), std, mean (hidden,).
 
-    Over the batch, each unit gets mean 0 and standard deviation 1, then a mean and a deviation of
-    its own to learn. The variance is divided by n = B, as in the paper. Each example's output
-    depends on the others of its batch; that is a kind of noise, and regularises a little. Raises
-    ValueError for a batch of one.
+    Over the batch, each unit gets mean 0 and standard deviation 1, then a deviation and a mean of
+    its own to learn: gain and bias. The sum of squares is divided by n = B, as in the paper. The
+    output for an example depends on the others of its batch; that is a kind of noise, and
+    regularises a little. Raises ValueError for a batch of one.
     """
     n = len(pre)
     if n == 1:
@@ -164,17 +165,17 @@ def batchnorm_forward(pre, gain, bias):
     centred = pre - mean  # (B, hidden)
     variance = (centred**2).sum(axis=0) / n  # (hidden,)
     std = np.sqrt(variance + EPSILON)  # (hidden,)
-    z = centred * (gain / std) + bias  # (B, hidden)
-    return z, centred, std, mean
+    x = centred / std  # (B, hidden)
+    z = gain * x + bias  # (B, hidden)
+    return z, x, std, mean
 
 
-def batchnorm_backward(dz, gain, centred, std):
+def batchnorm_backward(dz, gain, x, std):
     """dz (B, hidden) -> dpre (B, hidden), dgain, dbias (hidden,).
 
-    With x = centred / std and z = gain * x + bias, dgain = sum(dz * x), dbias = sum(dz), and
-    dx = gain * dz. pre enters x directly, through the mean, and through the standard deviation.
-    The path through the mean subtracts mean(dx) from every row, the path through the standard
-    deviation x * mean(dx * x):
+    As z = gain * x + bias, dgain = sum(dz * x), dbias = sum(dz), and dx = gain * dz. Adding the
+    same number to all rows of pre changes no x, so dpre has no such part: subtract mean(dx).
+    Stretching all rows changes no x either: subtract the part of dx along x, x * mean(dx * x).
 
         dpre = (dx - mean(dx) - x * mean(dx * x)) / std
              = gain / std * (dz - dbias / n - x * dgain / n)
@@ -183,8 +184,8 @@ def batchnorm_backward(dz, gain, centred, std):
     """
     n = len(dz)
     dbias = dz.sum(axis=0)  # (hidden,)
-    dgain = (dz * centred).sum(axis=0) / std  # (hidden,)
-    dpre = gain / std * (dz - dbias / n - centred * (dgain / std / n))  # (B, hidden)
+    dgain = (dz * x).sum(axis=0)  # (hidden,)
+    dpre = gain / std * (dz - dbias / n - x * (dgain / n))  # (B, hidden)
     return dpre, dgain, dbias
 
 
@@ -222,7 +223,7 @@ def forward(net, X):
     """Contexts X (B, context) -> h, memory, logits (B, V).
 
     h holds the input of each layer, and the output of the last one: (B, hidden), the first of them
-    (B, context * embedding). memory holds (z, out, centred, std, mean) of each layer.
+    (B, context * embedding). memory holds (z, out, x, std, mean) of each layer.
     """
     C, W1, W, gain, bias, W_out, b_out = net
     emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
@@ -230,11 +231,11 @@ def forward(net, X):
     for i, weights in enumerate([W1, *W]):
         pre = h[i] @ weights  # (B, hidden)
         if len(gain):
-            z, centred, std, mean = batchnorm_forward(pre, gain[i], bias[i])
+            z, x, std, mean = batchnorm_forward(pre, gain[i], bias[i])
         else:
-            z, centred, std, mean = pre + bias[i], None, None, None  # (B, hidden)
+            z, x, std, mean = pre + bias[i], None, None, None
         out = np.tanh(z) if net.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
-        memory.append((z, out, centred, std, mean))
+        memory.append((z, out, x, std, mean))
         h.append(out + h[i] if net.residual and i else out)  # (B, hidden)
     logits = h[-1] @ W_out + b_out  # (B, V)
     return h, memory, logits
@@ -245,24 +246,27 @@ def backward(net, X, h, memory, dlogits):
     C, W1, W, gain, bias, W_out, b_out = net
     dW_out = h[-1].T @ dlogits  # (hidden, V)
     db_out = dlogits.sum(axis=0)  # (V,)
-    dh = [dlogits @ W_out.T]  # (B, hidden) of the last layer; the one before comes in front of it
     weights = [W1, *W]
-    dweights = [None] * len(weights)
+    dweights, dh = [None] * len(weights), [None] * len(h)
     dgain, dbias = np.zeros(gain.shape, C.dtype), np.zeros(bias.shape, C.dtype)
+    dh[-1] = dlogits @ W_out.T  # (B, hidden)
     for i in reversed(range(len(weights))):
-        z, out, centred, std, _ = memory[i]
-        dz = dh[0] * (1 - out * out if net.activation == "tanh" else z > 0)  # (B, hidden)
+        z, out, x, std, _ = memory[i]
+        slope = 1 - out * out if net.activation == "tanh" else z > 0  # (B, hidden)
+        dz = dh[i + 1] * slope  # (B, hidden)
         if len(gain):
-            dpre, dgain[i], dbias[i] = batchnorm_backward(dz, gain[i], centred, std)
+            dpre, dgain[i], dbias[i] = batchnorm_backward(dz, gain[i], x, std)
         else:
-            dpre, dbias[i] = dz, dz.sum(axis=0)  # (B, hidden), (hidden,)
-        dweights[i] = h[i].T @ dpre  # shaped like W1 or W[i - 1]
-        dinput = dpre @ weights[i].T  # (B, hidden), at the first layer (B, context * embedding)
-        dh.insert(0, dinput + dh[0] if net.residual and i else dinput)
+            dpre, dbias[i] = dz, dz.sum(axis=0)
+        dweights[i] = h[i].T @ dpre  # shaped like W1, or W[i - 1]
+        dh[i] = dpre @ weights[i].T  # (B, hidden), at the first layer (B, context * embedding)
+        if net.residual and i:
+            dh[i] += dh[i + 1]
     onehot = one_hot(X.ravel(), len(C), C.dtype)  # (B * context, V)
     dC = onehot.T @ dh[0].reshape(len(onehot), -1)  # (V, embedding)
     dW1, *dW = dweights
-    return Net(dC, dW1, np.reshape(dW, W.shape), dgain, dbias, dW_out, db_out), dh
+    dW = np.reshape(dW, W.shape)  # also where dW is an empty list
+    return Net(dC, dW1, dW, dgain, dbias, dW_out, db_out), dh
 
 
 def loss_and_gradients(net, X, Y):
@@ -297,14 +301,13 @@ def train(net, X, Y, steps, batch_size, rate, seed, start=0, weight_decay=0.0):
 
 
 def folded(net, X):
-    """A net without BatchNorm that computes the same for single contexts: to evaluate and sample.
+    """The net as it is used after the training -> a net without BatchNorm that shares no array.
 
-    At inference there is no batch to normalise with. The mean and the standard deviation over up
-    to 8,192 training examples X take its place. With these fixed, z is linear in h,
+    A single context is no batch to normalise with. The mean and the standard deviation over up to
+    8,192 training examples X take the place of the batch's (most libraries keep running averages of
+    them during the training instead). As constants, they can be folded into the weights:
 
         z = gain * (h @ W - mean) / std + bias = h @ (W * gain / std) + (bias - mean * gain / std)
-
-    which is a plain layer. The new net shares no array with the old one.
     """
     C, W1, W, gain, bias, W_out, b_out = net
     if not len(gain):
@@ -312,13 +315,15 @@ def folded(net, X):
     _, memory, _ = forward(net, X[:8192])
     scale = gain / [std for *_, std, _ in memory]  # (layers, hidden)
     shift = bias - scale * [mean for *_, mean in memory]  # (layers, hidden)
-    plain = net._replace(W1=W1 * scale[0], W=W * scale[1:, None], gain=gain[:0], bias=shift)
-    return copy.deepcopy(plain)
+    W = W * scale[1:, None]  # (layers - 1, hidden, hidden)
+    return copy.deepcopy(net._replace(W1=W1 * scale[0], W=W, gain=gain[:0], bias=shift))
 
 
 # ---------------------------------------------------------------------------------- as in stage 3
 
-identity = cache(np.identity)  # made once instead of in every step
+# Fold a net with BatchNorm before evaluate and sample: each chunk would be a batch of its own.
+
+identity = cache(np.identity)  # made once: in every step, it would take a tenth of the time
 
 
 def one_hot(tokens, vocab, dtype):
@@ -334,7 +339,7 @@ def cross_entropy(logits, Y):
         loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
 
-    which the mean divides by B. Shifting a row by its maximum does not change its softmax, and
+    The mean divides both by B. Subtracting the maximum of a row does not change its softmax, and
     exp cannot overflow.
     """
     B, V = logits.shape
@@ -404,9 +409,9 @@ def cross_entropy_step_by_step(logits, Y):
     dtotal = -(dprobs * counts / total**2).sum(axis=1, keepdims=True)  # (B, 1)
     dcounts = dprobs / total + dtotal  # (B, V), as counts enter probs directly and through total
     dshifted = dcounts * counts  # (B, V)
-    dmaximum = -dshifted.sum(axis=1)  # (B,), about 0: the shift does not change the loss
+    dmaximum = -dshifted.sum(axis=1, keepdims=True)  # (B, 1), about 0: it changes no loss
     dlogits = dshifted.copy()  # (B, V)
-    dlogits[rows, logits.argmax(axis=1)] += dmaximum
+    dlogits[rows, logits.argmax(axis=1)] += dmaximum[:, 0]
     return loss, dlogits
 
 
@@ -496,7 +501,7 @@ def defaults_from(ctx, option, path):
 
 
 def fit(net, training, losses, steps, checkpoint, run):
-    """Train, appending to losses; print ten rows of them and the time left; save checkpoints.
+    """Train, appending to losses; print about ten rows of them and the time left; save checkpoints.
 
     Ctrl-C ends the training early. Raises click.ClickException if the loss diverges.
     """
@@ -512,8 +517,9 @@ def fit(net, training, losses, steps, checkpoint, run):
             now = time.perf_counter()
             due = step == steps or now - saved > SAVE_EVERY
             if not math.isfinite(loss) or due and not all(np.isfinite(a).all() for a in net):
+                click.echo(clear, nl=False, err=True)
                 message = "try a lower --lr, or --gradcheck if you changed the code"
-                raise click.ClickException(f"{clear}the loss diverged at step {step:,}: {message}")
+                raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
             if step in (1, steps) or step % math.ceil(steps / 10) == 0:
                 click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
                 shown = len(losses)
@@ -556,7 +562,7 @@ def check_gradients(rng, epsilon=1e-6, batch=6, **options):
         _, memory, _ = forward(net, X)
         smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
     loss, gradients = loss_and_gradients(net, X, Y)
-    errors = {"loss": relative_error(loss, evaluate(net, X, Y))}
+    errors = {}
     for name, array, by_hand in zip(Net._fields, net, gradients):
         numeric = np.zeros_like(array)
         for i, value in np.ndenumerate(array):
@@ -569,9 +575,10 @@ def check_gradients(rng, epsilon=1e-6, batch=6, **options):
         if array.size:
             errors[name] = relative_error(by_hand, numeric)
     errors["folded"] = relative_error(evaluate(folded(net, X), X, Y, chunk=4), loss)
+    # A step of train, from the middle of two, at a rate of 0.5 on the minibatch that it draws.
     batch = np.random.default_rng([0, 1]).integers(len(X), size=(1000, 4))[1]  # (4,)
     before, (_, gradients) = copy.deepcopy(net), loss_and_gradients(net, X[batch], Y[batch])
-    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1, weight_decay=0.1))  # rate 0.5
+    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1, weight_decay=0.1))
     after = [array - 0.5 * (gradient + 0.1 * array) for array, gradient in zip(before, gradients)]
     errors["train"] = max(map(relative_error, net, after))
     return errors
@@ -581,33 +588,36 @@ def check_batchnorm(rng):
     """Compare BatchNorm with the long way -> the largest relative error of both passes."""
     pre, dz = rng.standard_normal((2, 32, 5))  # (32, 5), (32, 5)
     gain, bias = rng.standard_normal((2, 5))  # (5,), (5,)
-    z, centred, std, _ = batchnorm_forward(pre, gain, bias)
-    short = z, *batchnorm_backward(dz, gain, centred, std)
+    z, x, std, _ = batchnorm_forward(pre, gain, bias)
+    short = z, *batchnorm_backward(dz, gain, x, std)
     return max(map(relative_error, short, batchnorm_step_by_step(pre, gain, bias, dz)))
 
 
 def check_all(rng):
-    """Check 16 kinds of nets and their parts -> {name: (largest error, in which net)}."""
+    """Check 12 kinds of nets and their parts -> {name: (largest error, in which net)}."""
     errors = {
         "BatchNorm": (check_batchnorm(rng), "against the long way"),
         "cross entropy": (check_cross_entropy(rng), "against the long way"),
     }
-    for layers, batchnorm, residual, activation in product(
-        (3, 1), *[(True, False)] * 2, ACTIVATIONS
-    ):
-        net = {"layers": layers, "batchnorm": batchnorm, "residual": residual}
-        where = f"{layers=} {batchnorm=} {residual=} {activation}"
+    depths = (3, True), (3, False), (1, False)
+    for (layers, residual), batchnorm, activation in product(depths, (True, False), ACTIVATIONS):
+        net = {"layers": layers, "residual": residual, "batchnorm": batchnorm}
+        kind = f"{layers} layers", activation, "residual" * residual, "BatchNorm" * batchnorm
+        where = ", ".join(filter(None, kind))
         for name, error in check_gradients(rng, **net, activation=activation).items():
-            errors[name] = max((error, where), errors.get(name, (0.0, "")))
+            if name not in errors or error > errors[name][0]:
+                errors[name] = error, where
     return errors
 
 
 def report(errors):
     """Print a row for each error. Raises click.ClickException if one is not below 1e-6."""
-    click.echo("checked      largest error         in the worst of 16 nets")
+    click.echo("checked      largest error         in which net")
     for name, (error, where) in errors.items():
-        zero = ", all zero" if error == 0 and name in Net._fields else ""
-        click.echo(f"{name:13}{error:13.1e}  {'ok' if error < 1e-6 else 'WRONG':6} {where}{zero}")
+        verdict = "ok" if error < 1e-6 else "WRONG"
+        if error == 0 and name in Net._fields:
+            verdict = "all zero"
+        click.echo(f"{name:13}{error:13.1e}  {verdict:8}  {where}")
     if wrong := [name for name, (error, _) in errors.items() if not error < 1e-6]:
         raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
     click.echo("every gradient agrees with central differences within 1e-6")
@@ -619,9 +629,9 @@ def report(errors):
 def log_ratios(before, net):
     """log10 of std(update) / std(data) of one step -> {array: float}; nan if one of them is 0.
 
-    Healthy is about -3: a step changes the numbers by a thousandth of their spread. At -1, a step
-    nearly replaces them (harmless at first where they start near 0, like W_out); at -5, training
-    barely moves. It is necessary, not sufficient: a net with saturated units can show -3 as well.
+    Healthy is about -3: a step changes the numbers by a thousandth of their spread. At -1, by a
+    tenth, they jump about (harmless at first for W_out and b_out, which start near 0); at -5,
+    training barely moves. It is necessary, not sufficient: a net with saturated units can show -3.
     """
     ratios = {}
     for (name, old), new in zip(matrices(before).items(), matrices(net).values()):
@@ -631,7 +641,7 @@ def log_ratios(before, net):
 
 
 def matrices(net):
-    """The arrays with a ratio of their own, of a net or of gradients -> {name: array}."""
+    """The arrays whose updates are measured, one for each layer -> {name: array}."""
     layers = {f"W{i}": weights for i, weights in enumerate([net.W1, *net.W], 1)}
     return {"C": net.C, **layers, "W_out": net.W_out, "b_out": net.b_out}
 
@@ -650,7 +660,7 @@ def measured(net, training, steps, ratios):
 def stuck(out, activation):
     """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0.
 
-    A unit that is stuck for every example is dead: it learns nothing any more.
+    A unit that is stuck for every example is dead: it hardly learns from any of them.
     """
     return np.abs(out) > 0.97 if activation == "tanh" else out == 0
 
@@ -672,12 +682,13 @@ def show_reading(title, net, X, Y):
     h, memory, logits = forward(net, X)
     if not np.isfinite(logits).all():
         raise click.ClickException("the outputs overflow: try another --init, or fewer layers")
-    _, (_, *dh) = backward(net, X, h, memory, cross_entropy(logits, Y)[1])
-    outs = [out for _, out, *_ in memory]
-    closed = "saturated" if net.activation == "tanh" else "zero"
+    _, dlogits = cross_entropy(logits, Y)
+    _, dh = backward(net, X, h, memory, dlogits)
+    outs, dh = [out for _, out, *_ in memory], dh[1:]  # those of the layers
+    shut = "saturated" if net.activation == "tanh" else "zero"
     low, high = output_range(net, outs)
     click.echo(f"\n{title}: each layer's outputs for {len(X):,} examples, and their gradients")
-    click.echo(f"layer    mean     std  {closed:>9}  dead  gradient  outputs, {low} to {high:.2g}")
+    click.echo(f"layer    mean     std  {shut:>9}  dead  gradient  outputs, {low} to {high:.2g}")
     for i, (out, grad) in enumerate(zip(outs, dh), 1):
         closed = stuck(out, net.activation)  # (B, hidden)
         row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{closed.mean():11.1%}"
@@ -688,7 +699,7 @@ def show_reading(title, net, X, Y):
         click.echo("No gradient reaches the first layer: it learns nothing.")
     elif len(outs) > 1:
         change = f"grow {first / last:.3g}" if first > last else f"shrink {last / first:.3g}"
-        click.echo(f"From the last layer to the first, the gradients {change} times; best is 1.")
+        click.echo(f"From the last layer to the first, the gradients {change}-fold; best is 1.")
 
 
 def show_ratios(ratios):
@@ -697,17 +708,16 @@ def show_ratios(ratios):
     steps = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
     click.echo("\nlog10(update/data)" + "".join(f"{f'step {step:,}':>16}" for step in steps))
     for name in ratios[steps[0]]:
-        row = [ratios[step][name] for step in steps]
-        click.echo(f"{name:18}" + "".join(f"{'-' if x != x else f'{x:.2f}':>16}" for x in row))
-    click.echo("Healthy: about -3, but sick nets can show it too. W_out and b_out start near 0:")
-    click.echo("their first updates are large beside them. At the end, all fall with the rate.")
+        row = [f"{ratios[step][name]:.2f}".replace("nan", "-") for step in steps]
+        click.echo(f"{name:18}" + "".join(f"{ratio:>16}" for ratio in row))
+    click.echo("Healthy: about -3, but sick nets can show it too. -: array or update is 0.")
 
 
 # --------------------------------------------------------------------------------------- pictures
 
 
 def output_range(net, outs):
-    """What tanh can be, or what most outputs of relu are -> (low, high)."""
+    """The range that the outputs are shown in -> (low, high)."""
     return (-1, 1) if net.activation == "tanh" else (0, 3 * max(float(out.std()) for out in outs))
 
 
@@ -724,7 +734,8 @@ def draw_run(path, losses, ratios, net, X, Y):
     from matplotlib.figure import Figure
 
     h, memory, logits = forward(net, X)
-    _, (_, *dh) = backward(net, X, h, memory, cross_entropy(logits, Y)[1])
+    _, dlogits = cross_entropy(logits, Y)
+    _, dh = backward(net, X, h, memory, dlogits)
     outs = {f"layer {i}": out for i, (_, out, *_) in enumerate(memory, 1)}
     figure = Figure(figsize=(11, 8), layout="constrained")
     (loss, outputs), (gradients, updates) = figure.subplots(2, 2)
@@ -733,8 +744,8 @@ def draw_run(path, losses, ratios, net, X, Y):
     named = {name: out[out != 0] for name, out in outs.items()}
     draw_shares(outputs, named, *output_range(net, outs.values()), title)
     # On a log axis, narrow distributions are seen beside wide ones.
-    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh)}
-    low, high = np.percentile(np.concatenate([[-9, 0], *named.values()]), [1, 99])
+    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh[1:])}
+    low, high = np.percentile(np.concatenate([[-9, 0], *named.values()]), [1, 99])  # never empty
     draw_shares(gradients, named, low, high, "log10 of the size of the outputs' gradients")
     for name in matrices(net) if ratios else []:
         updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
@@ -764,7 +775,9 @@ CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (ex
 @click.option("--steps", type=COUNT, default=200_000, help="Training steps.")
 @click.option("--batch-size", type=click.IntRange(1, 10_000), default=32, help="Examples per step.")
 @click.option("--lr", type=positive, default=0.1, help="Learning rate at first; it falls to 0.")
-@click.option("--weight-decay", type=not_negative, default=0.0, help="Decay of all parameters.")
+@click.option(
+    "--weight-decay", type=not_negative, default=0.0, help="Weight decay of all parameters."
+)
 @click.option("--context", type=SIZE, default=3, help="Characters of input.")
 @click.option("--embedding", type=SIZE, default=10, help="Numbers per character.")
 @click.option("--hidden", type=click.IntRange(1, 1000), default=200, help="Units per hidden layer.")
@@ -804,7 +817,7 @@ def main(
     X, Y = splits[0]
     sizes = len(stoi), context, embedding, hidden, layers
     net = new_net(rng, *sizes, not no_batchnorm, residual, activation, init)
-    losses, ratios, known, some = [], {}, set(words), (X[:1024], Y[:1024])
+    losses, ratios, known, probe = [], {}, set(words), (X[:1024], Y[:1024])
     checksum = zlib.crc32("\n".join(words).encode())
     run = {name: ctx.params[name] for name in SETTINGS}
     run |= {"script": "batchnorm.py", "words": f"{len(words):,} ({checksum:08x})"}
@@ -818,27 +831,27 @@ def main(
     click.echo(f"{len(stoi)} characters: {repr(''.join(stoi))[1:-1]}"[:80])
 
     if len(losses) < steps:
-        show_reading("before", net, *some)
+        show_reading("before", net, *probe)
         if plot:
-            draw_run(plot, losses, ratios, net, *some)  # fail early if it cannot be drawn
+            draw_run(plot, losses, ratios, net, *probe)  # fail early if it cannot be drawn
         if checkpoint:
             save(checkpoint, net, losses, run)  # fail early if it cannot be written
         click.echo()
         start, rate = len(losses), lambda done: lr * (1 - done)
         training = train(net, X, Y, steps, batch_size, rate, seed, start, weight_decay)
         fit(net, measured(net, training, steps, ratios), losses, steps, checkpoint, run)
-    show_reading("after", net, *some)
+    show_reading("after", net, *probe)
     if ratios:
         show_ratios(ratios)
 
     plain = folded(net, X)
     click.echo("\nsplit      loss  perplexity = exp(loss): as unsure as a guess among this many")
-    found = [evaluate(plain, x, y) for x, y in splits]
-    for name, loss in zip(("train", "dev", "test"), found):
+    ends = [evaluate(plain, x, y) for x, y in splits]
+    for name, loss in zip(("train", "dev", "test"), ends):
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-    if found[0] > math.log(len(stoi)):
+    if ends[0] > math.log(len(stoi)):
         click.echo("Worse than a uniform guess: train longer, or with a lower --lr.", err=True)
-    if found[1] > found[0] + 0.5:
+    if ends[1] > ends[0] + 0.5:
         click.echo("dev is far above train: the net has learnt its words by heart.", err=True)
     longest = 2 * max(map(len, words))
     for _ in range(samples):
@@ -846,7 +859,7 @@ def main(
         mark = "" if word in known else "new" if len(word) < longest else "cut"
         click.echo(f"{word or '(empty)':19} {mark}".rstrip())
     if plot:
-        draw_run(plot, losses, ratios, net, *some)
+        draw_run(plot, losses, ratios, net, *probe)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ number of times that j follows i, and an alphabet of V characters,
 The likelihood of the data is the product of all its probabilities, and its log is a sum. So the
 table of maximum likelihood is the one with the lowest mean of -log: the counts without smoothing.
 
-One mark, `.`, begins and ends each word. With a mark for each, N is 28 x 28 for a to z, but the one
-that only begins words has an empty column, and the one that only ends them an empty row: 27 x 27.
+One mark, `.`, begins and ends each word. With two different marks, N would be 28 x 28 for a to z,
+where the mark that only begins words has an empty column, and the one that only ends them an empty
+row. One mark for both needs only 27 x 27.
 
 The network starts from random weights W instead, and follows the gradient of that loss downhill.
-Row i of W holds the logits of what follows i: log-counts, of which softmax makes probabilities. For
-n pairs of a character X and the next one Y, the forward pass is
+Row i of W holds the logits of what follows i, log-counts, which softmax turns into probabilities.
+For n pairs of a character X and the next one Y, the forward pass is
 
     logits  = one_hot(X) @ W                                          (n, V), that is W[X]
     loss    = mean(-log softmax(logits)[Y]) + l2 * mean(W^2)          in nats
@@ -25,9 +26,13 @@ and the backward pass, with dx for the gradient of the loss with respect to x,
     dlogits = (softmax(logits) - one_hot(Y)) / n                      (n, V)
     dW      = one_hot(X).T @ dlogits + 2 * l2 * W / V^2               (V, V)
 
-Equal pairs have equal logits and equal terms in both sums, so N, which tells how often each pair
-occurs, is enough to train on. Without the penalty l2 the gradient is 0 only where the learnt table
-is the counted one. The penalty pulls towards uniform, as smoothing does.
+The logits of a pair depend on its first character alone, and equal pairs have equal terms in both
+sums: with n_i = sum_j N[i, j] pairs that begin with i, row i of the gradient is
+
+    dW[i]   = n_i / n * (softmax(W[i]) - N[i] / n_i)                  [+ 2 * l2 * W[i] / V^2]
+
+So the counts are enough to train on, and without the penalty l2 the gradient vanishes as the learnt
+table approaches the counted one. The penalty pulls towards uniform, as smoothing does.
 
 Longer contexts (--order) are counted the same way, as long as the table fits in memory. After the
 lecture "The spelled-out intro to language modeling: building makemore" (part 1).
@@ -80,9 +85,9 @@ def count(words, stoi, order=2):
         cause = f"--order {order} needs" if order > 2 else f"{V:,} characters need"
         raise click.ClickException(f"{cause} {V:,}^{order} counts: at most {MOST_CELLS:,} fit")
     X, Y = build_dataset(words, stoi, order - 1)  # (n, order - 1), (n,)
-    shape = (V,) * order
-    cells = np.ravel_multi_index((*X.T, Y), shape)  # (n,), each run's place in the flat table
-    return np.bincount(cells, minlength=V**order).reshape(shape)
+    N = np.zeros((V,) * order, int)
+    np.add.at(N, (*X.T, Y), 1)  # N[x, y] += 1 for each run
+    return N
 
 
 def probabilities(N, smoothing):
@@ -133,7 +138,7 @@ def loss_and_gradients(W, X, Y, l2=0.0):
         loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
 
-    which the mean divides by n.
+    The mean divides both by n.
     """
     n, V = len(Y), len(W)
     inputs, targets = one_hot(np.ravel(X), V, W.dtype), one_hot(Y, V, W.dtype)  # (n, V) each
@@ -149,7 +154,7 @@ def loss_and_gradients(W, X, Y, l2=0.0):
 
 
 def loss_and_gradients_of_counts(W, N, l2=0.0):
-    """The fast form: the same from the counts N (V, V) of the n pairs, at a cost independent of n.
+    """This is the fast form: the same from the counts N (V, V), at a cost independent of n.
 
     The pairs that begin with i share the logits W[i]. There are n_i = sum_j N[i, j] of them, and
     their dlogits add up to
@@ -167,7 +172,7 @@ def loss_and_gradients_of_counts(W, N, l2=0.0):
 
 
 def train(W, N, steps, lr, l2=0.0):
-    """Gradient descent on all pairs at once: yields (steps done, loss before the step)."""
+    """Gradient descent on all pairs, W in place: yields (steps done, loss before the step)."""
     N = N.astype(W.dtype)
     for step in range(steps):
         loss, dW = loss_and_gradients_of_counts(W, N, l2)
@@ -255,10 +260,10 @@ def check_learning(rng, vocab=5, n=12, epsilon=1e-6):
             errors[f"loss of {name}{penalty}"] = relative_error(loss, plain_loss(W, X, Y, l2))
             errors[f"dW of {name}{penalty}"] = relative_error(dW, numeric)
 
-    huge = np.array([[5000, 0, -math.inf], [0, 0, 0], [0, 0, 0]])
-    slopes = np.array([[1, -1, 0], [0, 0, 0], [0, 0, 0]])
-    both = loss_and_gradients(huge, [0], [1]), loss_and_gradients_of_counts(huge, slopes == -1)
-    found = [(relative_error(loss, 5000), relative_error(dW, slopes)) for loss, dW in both]
+    huge, N_huge, dW_huge = np.zeros((3, 3, 3))  # one pair, (0, 1)
+    huge[0], N_huge[0, 1], dW_huge[0, :2] = (5000, 0, -math.inf), 1, (1, -1)
+    both = loss_and_gradients(huge, [0], [1]), loss_and_gradients_of_counts(huge, N_huge)
+    found = [(relative_error(loss, 5000), relative_error(dW, dW_huge)) for loss, dW in both]
     errors["huge logits"] = np.max(found)
 
     trained, expected = W.copy(), []
@@ -394,7 +399,7 @@ def compare_tables(W, N, lr, l2, losses):
     _, dW = loss_and_gradients_of_counts(W, N, l2)
     expected = lr * (dW**2).sum() * (len(late) - 1)
     if apart < 0.01 and not l2:
-        click.echo(f"The tables agree within {apart:.4f}: only where they agree is the gradient 0.")
+        click.echo(f"The tables agree within {apart:.4f}: the gradient vanishes only there.")
     elif late and expected > 1e-9 and late[0] - late[-1] < 0.01 * expected:
         click.echo("The tables stay apart, as the steps go too far: try a lower --lr.", err=True)
     elif l2:
@@ -531,7 +536,7 @@ def main(
     if model == "net" and found[0] > math.log(V):
         click.echo("Worse than a uniform guess: train longer, or with a lower --lr.", err=True)
     if found[1] > found[0] + 0.5:
-        click.echo("dev is far above train: many of its runs are rare there.", err=True)
+        click.echo("dev is far above train, which lacks many of its runs.", err=True)
     longest = 2 * max(map(len, words))
     for _ in range(samples):
         made = sample(P, rng, stoi, itos, prefix, temperature, longest).strip()

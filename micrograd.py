@@ -10,7 +10,7 @@ and where x is used several times, the contributions add up. `backward` applies 
 edge of the graph, from the result down to the leaves: reverse-mode automatic differentiation.
 After Andrej Karpathy's micrograd and the lecture "The spelled-out intro to neural networks".
 
-    python micrograd.py                        derivatives, and a training in 20 steps
+    python micrograd.py                        derivatives, and train a network in 20 steps
     python micrograd.py --dataset moons        separate two half moons
     python micrograd.py --gradcheck            check every operation, after you changed a line
     python micrograd.py --graph neuron.dot     the graph of a neuron, for graphviz
@@ -43,8 +43,8 @@ class Value:
 
     data: the number. grad: derivative of the result with respect to this Value, where the result
     is the Value on which backward() was called. children: the Values it was computed from.
-    slopes: its derivative with respect to each of them, at their data of that time: after changing
-    data, compute the result again.
+    slopes: its derivative with respect to each of them, evaluated when the Value was made: after
+    changing data, compute the result again.
 
     In the lecture, every operation defines a function `_backward` that applies the chain rule to
     its own children. The chain rule is always the same, only the slopes differ: here an operation
@@ -92,10 +92,16 @@ class Value:
     def __pow__(self, other):
         exponent = other if isinstance(other, Value) else Value(other)
         x, y = float(self.data), float(exponent.data)
-        x_slope = y * x ** (y - 1) if x or y >= 1 else math.inf if y else 0.0  # 0**y is steep
-        if exponent is not other:  # x**3: a number has no slope
+        if x == 0 and y < 1:  # a root of 0 has a vertical tangent; x**0 is constant
+            x_slope = math.inf if y else 0.0
+        else:
+            x_slope = y * x ** (y - 1)
+        if exponent is not other:  # a plain number has no slope
             return Value(x**y, (self,), (x_slope,), f"**{y:g}")
-        y_slope = x**y * math.log(x) if x > 0 else math.nan if x else 0.0  # below 0: not real
+        if x > 0:
+            y_slope = x**y * math.log(x)
+        else:  # 0**y is constant; below 0, x**y is real at whole numbers y only
+            y_slope = 0.0 if x == 0 else math.nan
         return Value(x**y, (self, other), (x_slope, y_slope), "**")
 
     def __neg__(self):
@@ -146,22 +152,21 @@ class Value:
         The grads of the nodes in between are overwritten by each call.
         """
         # A node may pass its gradient on only when it has all of it: after every node that was
-        # computed from it. So sort the nodes, children before parents, and go through them in
-        # reverse. The lecture's sort is recursive, too deep for a chain of a thousand additions.
+        # computed from it. So list the nodes with children, each once, children before parents, and
+        # go through the list in reverse. The lecture's sort is recursive, too deep for a chain of a
+        # thousand additions; here a stack holds (node, are its children listed?).
         order, seen, stack = [], set(), [(self, False)]
         while stack:
-            node, children_done = stack.pop()
-            if children_done:
+            node, children_listed = stack.pop()
+            if children_listed:
                 order.append(node)
-            elif node not in seen:
+            elif node.children and node not in seen:
                 seen.add(node)
+                node.grad = 0.0
                 stack.append((node, True))
                 for child in node.children:
                     if child.children and child not in seen:
                         stack.append((child, False))
-        for node in order:
-            if node.children:  # self may be a leaf; no other leaf is in order
-                node.grad = 0.0
         self.grad += 1.0
         for node in reversed(order):
             if node.grad:  # nothing to pass on below a relu that is 0
@@ -174,8 +179,8 @@ def dot(weights, inputs, bias):
 
     One node may be any function whose slopes you know: tanh in the lecture, here also w·x + b, with
     the slopes x for w, w for x and 1 for b. Built from * and + it would take 2n nodes and give the
-    same numbers, only later: a network spends most of its time making nodes. The networks below
-    do without __mul__: a mistake there does not reach their training, but --gradcheck tells.
+    same numbers; a network spends most of its time making nodes. As a neuron does without __mul__,
+    a mistake there leaves the lecture's training as it was, but --gradcheck tells.
 
     Raises ValueError if there are more or fewer inputs than weights.
     """
@@ -271,8 +276,8 @@ class MLP(Module):
 def train(model, loss_function, X, Y, steps, lr, decay=0.0):
     """Gradient descent: yields (steps done, loss) before each step and after the last.
 
-    The loss is loss_function(model, X, Y). The learning rate falls in a straight line, from lr to
-    (1 - decay) * lr.
+    The loss is loss_function(model, X, Y). The learning rate falls in a straight line from lr
+    towards (1 - decay) * lr.
     """
     for step in range(steps):
         loss = loss_function(model, X, Y)
@@ -310,11 +315,12 @@ def lecture_neuron(one_node=False, tanh=Value.tanh):
     return o, [x1, w1, x2, w2, b]
 
 
-def gradients(o, leaves):
+def data_and_gradients(o, leaves):
     return [o.data, *(leaf.grad for leaf in leaves)]
 
 
 def tanh_from_exp(n):
+    """tanh(n) = (exp(2n) - 1) / (exp(2n) + 1), from single operations."""
     e = (2 * n).exp()
     return (e - 1) / (e + 1)
 
@@ -354,17 +360,18 @@ def scores(model, X):
 
 # ------------------------------------------------------------------------------ checking gradients
 
+FUNCTIONS = {"tanh": math.tanh, "relu": lambda x: max(x, 0.0), "exp": math.exp, "log": math.log}
 OPERATIONS = [
     *("x + y + 3", "x - y - 3", "x * y * 3", "x / y / 3", "x ** y", "x ** 3", "x ** -0.5"),
     *("1 + (3 + x)", "3 - x", "3 * x", "3 / x", "3 ** x", "-x"),
-    *("tanh(x)", "relu(x)", "exp(x)", "log(x)", "dot([x, y], [y, 3], x)"),
-    *("x * x + x", "ladder(x, y)"),
+    *(f"{name}(x)" for name in FUNCTIONS),
+    *("dot([x, y], [y, 3], x)", "x * x + x", "ladder(x, x * y)"),
 ]
 POINTS = [(2.3, 3.1), (0.6, -1.7), (-1.7, 0.6), (-3.3, -0.7)]
 
 
 def ladder(x, y):
-    """y is used at every depth: its gradient is complete only when all nodes above are done."""
+    """y is used at every depth: it has all of its gradient only when all nodes above are done."""
     z = x * y
     for _ in range(3):
         z = y - z * y
@@ -372,10 +379,11 @@ def ladder(x, y):
     return y * z
 
 
-ON_VALUES = {name: getattr(Value, name) for name in ("tanh", "relu", "exp", "log")}
-ON_VALUES |= {"dot": dot, "ladder": ladder}
-ON_NUMBERS = {"tanh": math.tanh, "relu": lambda x: max(x, 0.0), "exp": math.exp, "log": math.log}
-ON_NUMBERS |= {"dot": lambda w, x, b: w[0] * x[0] + w[1] * x[1] + b, "ladder": ladder}
+ON_VALUES = {name: getattr(Value, name) for name in FUNCTIONS} | {"dot": dot, "ladder": ladder}
+ON_NUMBERS = FUNCTIONS | {
+    "dot": lambda w, x, b: w[0] * x[0] + w[1] * x[1] + b,
+    "ladder": ladder,
+}
 
 
 def relative_error(found, expected):
@@ -414,7 +422,7 @@ def check_training(model, loss_function, X, Y, h=1e-6):
     parameters, found, expected = model.parameters(), [], []
     training = train(model, loss_function, X, Y, 2, 0.5, decay=0.5)
     next(training)
-    for rate in (0.5, 0.375):
+    for rate in (0.5, 0.375):  # 0.5 * (1 - decay * done)
         for p in parameters:
             x = p.data
             p.data = x + h
@@ -435,9 +443,8 @@ def check_gradients():
     x, y, z, root = Value(0.0), Value(2.0), Value(-2.0), Value(0.0)
     for result in (x**0, x**1, x**y, x.relu(), z**3, z ** Value(3.0), root**0.5):
         result.backward()
-    errors["at 0 and below"] = relative_error(
-        [x.grad, y.grad, z.grad, 1 / root.grad], [1, 0, 24, 0]
-    )
+    found = [x.grad, y.grad, z.grad, 1 / root.grad]  # 0 + 1 + 0 + 0, 0, 12 + 12, 1 / inf
+    errors["at 0 and below"] = relative_error(found, [1, 0, 24, 0])
 
     a, b = Value(2.0), Value(3.0)
     product = a * b
@@ -447,7 +454,9 @@ def check_gradients():
     errors["backward twice"] = relative_error([a.grad, b.grad, product.grad], [73, 48, 12])
 
     one, many = lecture_neuron(one_node=True), lecture_neuron()
-    errors["neuron as one node"] = relative_error(gradients(*one), gradients(*many))
+    errors["neuron as one node"] = relative_error(
+        data_and_gradients(*one), data_and_gradients(*many)
+    )
 
     model = MLP(3, [3, 3, 1], rng=5)
     model.parts.insert(2, model.parts[1])  # used twice, it moves once all the same
@@ -538,10 +547,11 @@ def show_derivatives(h=1e-6):
     for i, each in enumerate(values):
         numeric = ""
         if i < 4:
-            above, below = (
-                [x + (i == j) * nudge for j, x in enumerate(inputs)] for nudge in (h, -h)
-            )
-            numeric = f"{(expression(*above)[0].data - expression(*below)[0].data) / (2 * h):20.6g}"
+            above, below = inputs.copy(), inputs.copy()
+            above[i] += h
+            below[i] -= h
+            slope = (expression(*above)[0].data - expression(*below)[0].data) / (2 * h)
+            numeric = f"{slope:20.6g}"
         click.echo(f"{each.label:5}{each.data:8g}{each.grad:12g}{numeric}")
     *leaves, _, d = values
     dd_dc = d.slopes[1]
@@ -557,7 +567,9 @@ def show_derivatives(h=1e-6):
         "tanh built from exp": lecture_neuron(tanh=tanh_from_exp),
     }
     for name, neuron in ways.items():
-        click.echo(f"{name:22}" + "".join(f"{number:9.4f}" for number in gradients(*neuron)))
+        click.echo(
+            f"{name:22}" + "".join(f"{number:9.4f}" for number in data_and_gradients(*neuron))
+        )
 
 
 def fit(model, loss_function, X, Y, steps, lr, decay=0.0):

@@ -3,10 +3,11 @@
 
 The model of Bengio et al. 2003, "A Neural Probabilistic Language Model", in the sizes of the
 lecture "Building makemore, part 2": three characters in, the next one out. For a batch of B
-contexts X with the targets Y and an alphabet of V characters, the forward pass is
+contexts X with targets Y, and an alphabet of V characters, the forward pass is
 
-    emb    = C[X]                     (B, context * embedding)   the rows of C, concatenated
-    h      = tanh(emb @ W1 + b1)      (B, hidden)
+    emb    = C[X]                     (B, context * embedding)   rows of C, side by side
+    pre    = emb @ W1 + b1            (B, hidden)
+    h      = tanh(pre)                (B, hidden)
     logits = h @ W2 + b2              (B, V)                     a score for every next character
     loss   = mean(-log softmax(logits)[Y])                       in nats
 
@@ -20,6 +21,8 @@ loss with respect to x, and sums over the batch,
     dW1     = emb.T @ dpre            db1 = sum(dpre)            shaped like W1 and b1
     demb    = dpre @ W1.T                                        (B, context * embedding)
     dC      = one_hot(X).T @ demb     as C[X] = one_hot(X) @ C   (V, embedding)
+
+where one_hot(X) and demb have a row for each of the B * context characters.
 
     python mlp.py --steps 50000               train, evaluate and make up 20 names
     python mlp.py --prefix mar --samples 5    the lecture's 200,000 steps, names that start with mar
@@ -77,7 +80,7 @@ def new_net(rng, vocab, context, embedding, hidden, dtype=np.float32):
 
 # -------------------------------------------------------------------- forward and backward passes
 
-identity = cache(np.identity)  # made once instead of in every step
+identity = cache(np.identity)  # made once: in every step, it would take a tenth of the time
 
 
 def one_hot(tokens, vocab, dtype):
@@ -89,7 +92,8 @@ def forward(net, X):
     """Contexts X (B, context) -> emb (B, context * embedding), h (B, hidden), logits (B, V)."""
     C, W1, b1, W2, b2 = net
     emb = C.take(X, axis=0).reshape(len(X), -1)  # (B, context * embedding): C[X], but faster
-    h = np.tanh(emb @ W1 + b1)  # (B, hidden)
+    pre = emb @ W1 + b1  # (B, hidden)
+    h = np.tanh(pre)  # (B, hidden)
     logits = h @ W2 + b2  # (B, V)
     return emb, h, logits
 
@@ -117,7 +121,7 @@ def cross_entropy(logits, Y):
         loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
 
-    which the mean divides by B. Shifting a row by its maximum does not change its softmax, and
+    The mean divides both by B. Subtracting the maximum of a row does not change its softmax, and
     exp cannot overflow.
     """
     B, V = logits.shape
@@ -218,9 +222,10 @@ def check_gradients(rng, vocab=7, context=3, embedding=4, hidden=5, batch=6, eps
             array[i] = value
             numeric[i] = (above - below) / (2 * epsilon)
         errors[name] = relative_error(by_hand, numeric)
+    # A step of train, from the middle of two, at a rate of 0.5 on the minibatch that it draws.
     batch = np.random.default_rng([0, 1]).integers(len(X), size=(1000, 4))[1]  # (4,)
     before, (_, gradients) = copy.deepcopy(net), loss_and_gradients(net, X[batch], Y[batch])
-    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1))  # rate 0.5
+    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1))
     after = [array - 0.5 * gradient for array, gradient in zip(before, gradients)]
     errors["train"] = max(map(relative_error, net, after))
     return errors
@@ -246,9 +251,9 @@ def cross_entropy_step_by_step(logits, Y):
     dtotal = -(dprobs * counts / total**2).sum(axis=1, keepdims=True)  # (B, 1)
     dcounts = dprobs / total + dtotal  # (B, V), as counts enter probs directly and through total
     dshifted = dcounts * counts  # (B, V)
-    dmaximum = -dshifted.sum(axis=1)  # (B,), about 0: the shift does not change the loss
+    dmaximum = -dshifted.sum(axis=1, keepdims=True)  # (B, 1), about 0: it changes no loss
     dlogits = dshifted.copy()  # (B, V)
-    dlogits[rows, logits.argmax(axis=1)] += dmaximum
+    dlogits[rows, logits.argmax(axis=1)] += dmaximum[:, 0]
     return loss, dlogits
 
 
@@ -275,7 +280,10 @@ def report(errors):
 
 
 def find_rate(net, X, Y, batch_size, seed):
-    """Let the rate rise from 0.001 to 1 in 1,000 steps, and print the mean loss of every 50."""
+    """Let the rate rise from 0.001 to 1 in 1,000 steps, and print the mean loss of every 50.
+
+    A good rate is near the lowest row, or a little below: beyond it, steps are too large.
+    """
 
     def rate(done):
         return 10 ** (3 * done - 3)
@@ -321,7 +329,7 @@ def draw_run(path, losses, net, itos):
         axes.set_title("Embedding; the dot and the vowels in red")
     with warnings.catch_warnings(record=True) as lacking:
         figure.savefig(path)
-    if lacking:
+    if any("Glyph" in str(warning.message) for warning in lacking):
         click.echo("The font lacks some characters: boxes stand for them.", err=True)
 
 
@@ -389,7 +397,7 @@ def defaults_from(ctx, option, path):
 
 
 def fit(net, training, losses, steps, checkpoint, run):
-    """Train, appending to losses; print ten rows of them and the time left; save checkpoints.
+    """Train, appending to losses; print about ten rows of them and the time left; save checkpoints.
 
     Ctrl-C ends the training early. Raises click.ClickException if the loss diverges.
     """
@@ -405,8 +413,9 @@ def fit(net, training, losses, steps, checkpoint, run):
             now = time.perf_counter()
             due = step == steps or now - saved > SAVE_EVERY
             if not math.isfinite(loss) or due and not all(np.isfinite(a).all() for a in net):
+                click.echo(clear, nl=False, err=True)
                 message = "try a lower --lr, or --gradcheck if you changed the code"
-                raise click.ClickException(f"{clear}the loss diverged at step {step:,}: {message}")
+                raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
             if step in (1, steps) or step % math.ceil(steps / 10) == 0:
                 click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
                 shown = len(losses)
@@ -443,7 +452,9 @@ CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (ex
 @click.option("--batch-size", type=click.IntRange(1, 10_000), default=32, help="Examples per step.")
 @click.option("--lr", type=positive, default=0.1, help="Learning rate at first; it falls to 0.")
 @click.option("--context", type=SIZE, default=3, help="Characters of input.")
-@click.option("--embedding", type=SIZE, default=10, help="Numbers per character; 2 draw a map.")
+@click.option(
+    "--embedding", type=SIZE, default=10, help="Numbers per character (2: --plot draws a map)."
+)
 @click.option("--hidden", type=click.IntRange(1, 10_000), default=200, help="Hidden units.")
 @click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
 @click.option("--samples", type=click.IntRange(0, 10_000), default=20, help="Words to make up.")
@@ -499,12 +510,12 @@ def main(
         fit(net, training, losses, steps, checkpoint, run)
 
     click.echo("split      loss  perplexity = exp(loss): as unsure as a guess among this many")
-    found = [evaluate(net, x, y) for x, y in splits]
-    for name, loss in zip(("train", "dev", "test"), found):
+    ends = [evaluate(net, x, y) for x, y in splits]
+    for name, loss in zip(("train", "dev", "test"), ends):
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-    if found[0] > math.log(len(stoi)):
+    if ends[0] > math.log(len(stoi)):
         click.echo("Worse than a uniform guess: train longer, or with a lower --lr.", err=True)
-    if found[1] > found[0] + 0.5:
+    if ends[1] > ends[0] + 0.5:
         click.echo("dev is far above train: the net has learnt its words by heart.", err=True)
     longest = 2 * max(map(len, words))
     for _ in range(samples):

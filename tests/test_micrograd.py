@@ -426,8 +426,9 @@ MISTAKES = [  # right, wrong, what the check names
     ('(y, x), "*")', '(x, y), "*")', "x * y * 3"),
     ("return Value(other) - self", "return self - Value(other)", "3 - x"),
     ("(*x, *w, 1.0)", "(*w, *x, 1.0)", "dot([x, y], [y, 3], x)"),
-    ("in reversed(order)", "in order", "ladder(x, y)"),
-    ("            if node.children:  # self", "            if False:  # self", "backward twice"),
+    ("in reversed(order)", "in order", "ladder(x, x * y)"),
+    ("                node.grad = 0.0\n", "", "backward twice"),
+    ("elif node.children and node not in seen:", "elif node.children:", "ladder(x, x * y)"),
     ("p.data -= rate", "p.data += rate", "training, tanh"),
     ("        model.zero_grad()\n        loss.b", "        loss.b", "training, tanh"),
 ]

@@ -191,10 +191,12 @@ def test_first_characters_are_drawn_with_the_probabilities_of_the_net(temperatur
 # ------------------------------------------------------------------------------------ command line
 
 
-def test_a_run_prints_exactly_what_the_functions_compute():
+def test_a_run_prints_exactly_what_the_functions_compute(monkeypatch):
     options = "--steps 40 --batch-size 7 --lr 0.3 --context 2 --embedding 3 --hidden 9 --seed 5"
     options += " --samples 8 --prefix ma --temperature 0.5"
-    result = invoke("--data", FEW, *options.split())
+    pictures = []
+    monkeypatch.setattr(mlp, "draw_run", lambda *each: pictures.append((each[0], [*each[1]])))
+    result = invoke("--data", FEW, *options.split(), "--plot", "/run.png")
 
     words, rng = load_words(FEW), np.random.default_rng(5)
     stoi, itos = build_vocab(words)
@@ -221,6 +223,7 @@ def test_a_run_prints_exactly_what_the_functions_compute():
         mark = " " if word in words else " new" if len(word) < 2 * max(map(len, words)) else " cut"
         expected.append(f"{word:19}{mark}".rstrip())
     assert re.sub(r" in .*", "", result.stdout).splitlines() == expected
+    assert pictures == [("/run.png", []), ("/run.png", losses)]  # the first, to fail early
     assert "Worse than a uniform guess" in result.stderr and result.exit_code == 0
 
 
