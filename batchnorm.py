@@ -764,7 +764,8 @@ def not_negative(text):
     return 0.0 if float(text) == 0 else positive(text)
 
 
-WORDS, FILE = (click.Path(exists=each, dir_okay=False, resolve_path=True) for each in (True, False))
+WORDS = click.Path(exists=True, dir_okay=False, resolve_path=True)
+FILE = click.Path(dir_okay=False, resolve_path=True)
 COUNT, SIZE = click.IntRange(0, 10**7), click.IntRange(1, 100)
 PLOT = "Picture of the instruments to draw (needs matplotlib)."
 CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (except --data)."

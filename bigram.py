@@ -349,12 +349,15 @@ def show_word(word, P, stoi, itos, title):
 
 def show_both_ways(W, words, stoi, l2):
     """The loss and the gradient of a few words, by their one-hot rows and by their counts."""
-    click.echo("\ncounts, losses, gradients: ok (checked as by --gradcheck)")
     few = [word[:20] for word in words[:100]]
     rows, dW = loss_and_gradients(W, *build_dataset(few, stoi, 1), l2)
     counts, dW_of_counts = loss_and_gradients_of_counts(W, count(few, stoi), l2)
-    both, apart = f"{rows:.6f} by rows, {counts:.6f} by counts", np.abs(dW - dW_of_counts).max()
-    click.echo(f"{len(few)} words, untrained: loss {both}, dW within {apart:.0e}")
+    apart = np.abs(dW - dW_of_counts).max()
+    click.echo("\ncounts, losses, gradients: ok (checked as by --gradcheck)")
+    click.echo(
+        f"{len(few)} words, untrained: loss {rows:.6f} by rows, {counts:.6f} by counts, ", nl=False
+    )
+    click.echo(f"dW within {apart:.0e}")
 
 
 def largest_difference(W, N):
@@ -440,7 +443,8 @@ def number_or_auto(text):
     return text if text == "auto" else not_negative(text)
 
 
-WORDS, FILE = (click.Path(exists=each, dir_okay=False, resolve_path=True) for each in (True, False))
+WORDS = click.Path(exists=True, dir_okay=False, resolve_path=True)
+FILE = click.Path(dir_okay=False, resolve_path=True)
 COUNT = click.IntRange(0, 10**7)
 SPLITS = "train", "dev", "test"
 SMOOTHING = "Added to every count; auto: the best on dev."
@@ -491,7 +495,8 @@ def main(
         if unknown := set(text) - set("".join(words)):
             raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint=option)
     train_words, *others = split_words(words, split_rng)
-    splits, known = [count(part, stoi, order) for part in (train_words, *others)], set(words)
+    splits = [count(part, stoi, order) for part in (train_words, *others)]
+    known = set(words)
     N = sum(splits)  # (V,) * order, of all words
     pairs = N.reshape(-1, V, V).sum(axis=0)  # (V, V)
     click.echo(f"{len(words):,} words ({len(known):,} distinct), {N.sum():,} runs of {order}")
@@ -525,17 +530,17 @@ def main(
         P, title = learnt, "the net, trained on train"
         show_word(word, P, stoi, itos, title)
     elif order == 2:
-        losses = [f"{mean_loss(part, learnt):.4f} on {name}" for name, part in zip(SPLITS, splits)]
-        click.echo(f"the net, trained on train: loss {', '.join(losses)}")
+        ends = [f"{mean_loss(part, learnt):.4f} on {name}" for name, part in zip(SPLITS, splits)]
+        click.echo(f"the net, trained on train: loss {', '.join(ends)}")
 
     click.echo(f"{title}:")
     click.echo("split      loss  perplexity = exp(loss): as unsure as a guess among this many")
-    found = [mean_loss(part, P) for part in splits]
-    for name, loss in zip(SPLITS, found):
+    ends = [mean_loss(part, P) for part in splits]
+    for name, loss in zip(SPLITS, ends):
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-    if model == "net" and found[0] > math.log(V):
+    if model == "net" and ends[0] > math.log(V):
         click.echo("Worse than a uniform guess: train longer, or with a lower --lr.", err=True)
-    if found[1] > found[0] + 0.5:
+    if ends[1] > ends[0] + 0.5:
         click.echo("dev is far above train, which lacks many of its runs.", err=True)
     longest = 2 * max(map(len, words))
     for _ in range(samples):
