@@ -51,7 +51,7 @@ pictures: .venv/ready ## draw the pictures of the README (installs matplotlib)
 	@.venv/bin/python mlp.py --embedding 2 --samples 0 --plot docs/embedding.png $(ARGS)
 	@.venv/bin/python batchnorm.py $(DEEP) --init naive --no-batchnorm --plot docs/naive.png $(ARGS)
 	@.venv/bin/python batchnorm.py $(DEEP) --plot docs/repaired.png $(ARGS)
-	@.venv/bin/python -c "import glob, PIL.Image as I; [I.open(f).convert('RGB').quantize(256, \
+	@.venv/bin/python -c "import glob, PIL.Image as I; [I.open(f).convert('RGB').quantize(64, \
 	method=1, dither=0).save(f, optimize=True) for f in glob.glob('docs/*.png')]"  # below 100 kB
 
 clean: ## remove the virtual environments and the caches

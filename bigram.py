@@ -307,13 +307,13 @@ def draw_counts(path, N, itos):
         color = "white" if number > counts.max() / 2 else "black"
         pair = itos[tokens[i]] + itos[tokens[j]]
         place = {"ha": "center", "va": "baseline", "color": color, "parse_math": False}
-        axes.text(j, i - 0.06, pair, fontsize=10, **place)
-        axes.text(j, i + 0.28, number, fontsize=7, **place)
+        axes.text(j, i - 0.05, pair, fontsize=14, **place)
+        axes.text(j, i + 0.33, number, fontsize=10, **place)
     axes.axis("off")
     title = f"Counts of pairs: how often the second character follows the first ({N.sum():,} pairs)"
     axes.set_title(title, size=20)
     with warnings.catch_warnings(record=True) as lacking:
-        figure.savefig(path, dpi=75)
+        figure.savefig(path, dpi=65)
     if lacking:
         click.echo("The font lacks some characters: boxes stand for them.", err=True)
 

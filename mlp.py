@@ -303,13 +303,14 @@ def find_rate(net, X, Y, batch_size, seed):
 
 
 def draw_loss(axes, losses, vocab):
-    """The training loss, averaged over 1/500 of the steps."""
-    blocks = np.array_split(losses, min(500, len(losses))) if losses else []
-    axes.plot(np.cumsum([len(block) for block in blocks]), [np.mean(block) for block in blocks])
+    """The training loss on log axes; each point is the mean of more steps than the one before."""
+    edges = np.unique(np.geomspace(1, len(losses) + 1, 300).astype(int))
+    axes.plot(edges[:-1], [np.mean(losses[i - 1 : j - 1]) for i, j in zip(edges, edges[1:])])
     axes.axhline(math.log(vocab), color="black", linestyle=":", label="uniform guess")
-    axes.set(xlabel="step", ylabel="loss in nats", yscale="log", title="Training loss")
+    axes.set(title="Training loss", xlabel="step", ylabel="loss in nats")
+    axes.set(xscale="log", yscale="log", xlim=(1, len(losses) + 2))
     axes.set_yticks([2, 3, 5, 10, 20], [2, 3, 5, 10, 20])
-    axes.minorticks_off()
+    axes.yaxis.minorticks_off()
     axes.legend()
 
 
