@@ -32,7 +32,7 @@ the gradient of the loss with respect to x, and sums over the batch,
     dC = one_hot(X).T @ dh                      with a row of dh for each character
 
 BatchNorm subtracts the mean, so that a bias added to `pre` would do nothing: `bias` comes after it.
-What is the same as in mlp.py stands together below, under "as in stage 3".
+What is the same as in mlp.py stands together near the end, under "as in stage 3".
 
     python batchnorm.py --steps 50000                              with instruments
     python batchnorm.py --steps 1000 --init naive --no-batchnorm   the net of stage 3, looked into
@@ -319,6 +319,218 @@ def folded(net, X):
     return copy.deepcopy(net._replace(W1=W1 * scale[0], W=W, gain=gain[:0], bias=shift))
 
 
+# ----------------------------------------------------------------------------- checking gradients
+
+
+def check_gradients(rng, epsilon=1e-6, batch=6, **options):
+    """Compare the gradients with central differences in float64 -> {array: relative error}.
+
+    dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). `options` are those of
+    new_net.
+    """
+    smooth = False
+    while not smooth:  # at the kink of relu there is no derivative: no z may come near it
+        net = new_net(rng, 7, 3, 4, 5, dtype=np.float64, **options)
+        for array in net:
+            array += 0.5 * rng.standard_normal(array.shape)  # no gain of exactly 1, no bias of 0
+        X, Y = rng.integers(7, size=(batch, 3)), rng.integers(7, size=batch)
+        _, memory, _ = forward(net, X)
+        smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
+    loss, gradients = loss_and_gradients(net, X, Y)
+    errors = {}
+    for name, array, by_hand in zip(Net._fields, net, gradients):
+        numeric = np.zeros_like(array)
+        for i, value in np.ndenumerate(array):
+            array[i] = value + epsilon
+            above = evaluate(net, X, Y)
+            array[i] = value - epsilon
+            below = evaluate(net, X, Y)
+            array[i] = value
+            numeric[i] = (above - below) / (2 * epsilon)
+        if array.size:
+            errors[name] = relative_error(by_hand, numeric)
+    errors["folded"] = relative_error(evaluate(folded(net, X), X, Y, chunk=4), loss)
+    # A step of train, from the middle of two, at a rate of 0.5 on the minibatch that it draws.
+    batch = np.random.default_rng([0, 1]).integers(len(X), size=(1000, 4))[1]  # (4,)
+    before, (_, gradients) = copy.deepcopy(net), loss_and_gradients(net, X[batch], Y[batch])
+    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1, weight_decay=0.1))
+    after = [array - 0.5 * (gradient + 0.1 * array) for array, gradient in zip(before, gradients)]
+    errors["train"] = max(map(relative_error, net, after))
+    return errors
+
+
+def check_batchnorm(rng):
+    """Compare BatchNorm with the long way -> the largest relative error of both passes."""
+    pre, dz = rng.standard_normal((2, 32, 5))  # (32, 5), (32, 5)
+    gain, bias = rng.standard_normal((2, 5))  # (5,), (5,)
+    z, x, std, _ = batchnorm_forward(pre, gain, bias)
+    short = z, *batchnorm_backward(dz, gain, x, std)
+    return max(map(relative_error, short, batchnorm_step_by_step(pre, gain, bias, dz)))
+
+
+def check_all(rng):
+    """Check 12 kinds of nets and their parts -> {name: (largest error, in which net)}."""
+    errors = {
+        "BatchNorm": (check_batchnorm(rng), "against the long way"),
+        "cross entropy": (check_cross_entropy(rng), "against the long way"),
+    }
+    depths = (3, True), (3, False), (1, False)
+    for (layers, residual), batchnorm, activation in product(depths, (True, False), ACTIVATIONS):
+        net = {"layers": layers, "residual": residual, "batchnorm": batchnorm}
+        kind = f"{layers} layers", activation, "residual" * residual, "BatchNorm" * batchnorm
+        where = ", ".join(filter(None, kind))
+        for name, error in check_gradients(rng, **net, activation=activation).items():
+            if name not in errors or error > errors[name][0]:
+                errors[name] = error, where
+    return errors
+
+
+def report(errors):
+    """Print a row for each error. Raises click.ClickException if one is not below 1e-6."""
+    click.echo("checked      largest error         in which net")
+    for name, (error, where) in errors.items():
+        verdict = "ok" if error < 1e-6 else "WRONG"
+        if error == 0 and name in Net._fields:
+            verdict = "all zero"
+        click.echo(f"{name:13}{error:13.1e}  {verdict:8}  {where}")
+    if wrong := [name for name, (error, _) in errors.items() if not error < 1e-6]:
+        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
+    click.echo("every gradient agrees with central differences within 1e-6")
+
+
+# ------------------------------------------------------------------------------------ instruments
+
+
+def log_ratios(before, net):
+    """log10 of std(update) / std(data) of one step -> {array: float}; nan if one of them is 0.
+
+    Healthy is about -3: a step changes the numbers by a thousandth of their spread. At -1, by a
+    tenth, they jump about (harmless at first for W_out and b_out, which start near 0); at -5,
+    training barely moves. It is necessary, not sufficient: a net with saturated units can show -3.
+    """
+    ratios = {}
+    for (name, old), new in zip(matrices(before).items(), matrices(net).values()):
+        data, update = old.std(dtype=float), (new - old).std(dtype=float)
+        ratios[name] = math.log10(update / data) if update and data else math.nan
+    return ratios
+
+
+def matrices(net):
+    """The arrays whose updates are measured, one for each layer -> {name: array}."""
+    layers = {f"W{i}": weights for i, weights in enumerate([net.W1, *net.W], 1)}
+    return {"C": net.C, **layers, "W_out": net.W_out, "b_out": net.b_out}
+
+
+def measured(net, training, steps, ratios):
+    """Pass on the steps of `training`, putting the log_ratios of about a hundred into `ratios`."""
+    before = copy.deepcopy(net)
+    for step, loss in training:
+        if before:
+            ratios[step] = log_ratios(before, net)
+        due = (step + 1) % math.ceil(steps / 100) == 0 or step + 1 == steps
+        before = copy.deepcopy(net) if due else None
+        yield step, loss
+
+
+def stuck(out, activation):
+    """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0.
+
+    A unit that is stuck for every example is dead: it hardly learns from any of them.
+    """
+    return np.abs(out) > 0.97 if activation == "tanh" else out == 0
+
+
+def histogram(numbers, low, high, bins=24):
+    """The distribution of numbers between low and high as a line of block characters."""
+    counts, _ = np.histogram(numbers, bins, (low, high))
+    levels = np.ceil(8 * counts / max(1, counts.max())).astype(int)
+    unicode = "utf" in str(getattr(sys.stdout, "encoding", None)).lower()
+    blocks = " ▁▂▃▄▅▆▇█" if unicode else " .:-=+*#@"
+    return "".join(blocks[level] for level in levels)
+
+
+def show_reading(title, net, X, Y):
+    """Print a row for each layer: its outputs for a batch, and the loss's gradients there.
+
+    Raises click.ClickException if the outputs overflow.
+    """
+    h, memory, logits = forward(net, X)
+    if not np.isfinite(logits).all():
+        raise click.ClickException("the outputs overflow: try another --init, or fewer layers")
+    _, dlogits = cross_entropy(logits, Y)
+    _, dh = backward(net, X, h, memory, dlogits)
+    outs, dh = [out for _, out, *_ in memory], dh[1:]  # those of the layers
+    shut = "saturated" if net.activation == "tanh" else "zero"
+    low, high = output_range(net, outs)
+    click.echo(f"\n{title}: each layer's outputs for {len(X):,} examples, and their gradients")
+    click.echo(f"layer    mean     std  {shut:>9}  dead  gradient  outputs, {low} to {high:.2g}")
+    for i, (out, grad) in enumerate(zip(outs, dh), 1):
+        closed = stuck(out, net.activation)  # (B, hidden)
+        row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{closed.mean():11.1%}"
+        row += f"{closed.all(axis=0).sum():6}{grad.std(dtype=float):10.1e}"
+        click.echo(f"{row}  {histogram(out[out != 0], low, high)}")
+    first, last = dh[0].std(dtype=float), dh[-1].std(dtype=float)
+    if not first:
+        click.echo("No gradient reaches the first layer: it learns nothing.")
+    elif len(outs) > 1:
+        change = f"grow {first / last:.3g}" if first > last else f"shrink {last / first:.3g}"
+        click.echo(f"From the last layer to the first, the gradients {change}-fold; best is 1.")
+
+
+def show_ratios(ratios):
+    """Print the log_ratios of the first, the middle and the last step in `ratios`."""
+    steps = sorted(ratios)
+    steps = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+    click.echo("\nlog10(update/data)" + "".join(f"{f'step {step:,}':>16}" for step in steps))
+    for name in ratios[steps[0]]:
+        row = [f"{ratios[step][name]:.2f}".replace("nan", "-") for step in steps]
+        click.echo(f"{name:18}" + "".join(f"{ratio:>16}" for ratio in row))
+    click.echo("Healthy: about -3, but sick nets can show it too. -: array or update is 0.")
+
+
+# --------------------------------------------------------------------------------------- pictures
+
+
+def output_range(net, outs):
+    """The range that the outputs are shown in -> (low, high)."""
+    return (-1, 1) if net.activation == "tanh" else (0, 3 * max(float(out.std()) for out in outs))
+
+
+def draw_shares(axes, named, low, high, title):
+    """The shares of each array's numbers in 40 bins between low and high, a curve for each."""
+    for name, numbers in named.items():
+        counts, edges = np.histogram(numbers, 40, (low, high))
+        axes.plot((edges[1:] + edges[:-1]) / 2, counts / max(1, numbers.size), label=name)
+    axes.set(title=title, ylabel="share")
+
+
+def draw_run(path, losses, ratios, net, X, Y):
+    """Loss, distributions of the outputs and of their gradients, and update ratios."""
+    from matplotlib.figure import Figure
+
+    h, memory, logits = forward(net, X)
+    _, dlogits = cross_entropy(logits, Y)
+    _, dh = backward(net, X, h, memory, dlogits)
+    outs = {f"layer {i}": out for i, (_, out, *_) in enumerate(memory, 1)}
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (loss, outputs), (gradients, updates) = figure.subplots(2, 2)
+    draw_loss(loss, losses, len(net.C))
+    title = f"Outputs ({net.activation}, zeros left out)"
+    named = {name: out[out != 0] for name, out in outs.items()}
+    draw_shares(outputs, named, *output_range(net, outs.values()), title)
+    # On a log axis, narrow distributions are seen beside wide ones.
+    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh[1:])}
+    low, high = np.percentile(np.concatenate([[-9, 0], *named.values()]), [1, 99])  # never empty
+    draw_shares(gradients, named, low, high, "log10 of the size of the outputs' gradients")
+    for name in matrices(net) if ratios else []:
+        updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
+    updates.axhline(-3, color="black", linestyle=":", label="healthy")
+    updates.set(xlabel="step", ylim=(-6, 1), title="log10 of update / data")
+    for axes in (outputs, gradients, updates):
+        axes.legend(fontsize=8, ncols=1 + len(outs) // 12)
+    figure.savefig(path)
+
+
 # ---------------------------------------------------------------------------------- as in stage 3
 
 # Fold a net with BatchNorm before evaluate and sample: each chunk would be a batch of its own.
@@ -543,218 +755,6 @@ def positive(text):
     if not 1e-6 <= float(text) <= 1e6:
         raise click.BadParameter(f"{text} is not between 1e-6 and 1e6.")
     return float(text)
-
-
-# ----------------------------------------------------------------------------- checking gradients
-
-
-def check_gradients(rng, epsilon=1e-6, batch=6, **options):
-    """Compare the gradients with central differences in float64 -> {array: relative error}.
-
-    dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon). `options` are those of
-    new_net.
-    """
-    smooth = False
-    while not smooth:  # at the kink of relu there is no derivative: no z may come near it
-        net = new_net(rng, 7, 3, 4, 5, dtype=np.float64, **options)
-        for array in net:
-            array += 0.5 * rng.standard_normal(array.shape)  # no gain of exactly 1, no bias of 0
-        X, Y = rng.integers(7, size=(batch, 3)), rng.integers(7, size=batch)
-        _, memory, _ = forward(net, X)
-        smooth = net.activation == "tanh" or min(np.abs(z).min() for z, *_ in memory) > 1e-3
-    loss, gradients = loss_and_gradients(net, X, Y)
-    errors = {}
-    for name, array, by_hand in zip(Net._fields, net, gradients):
-        numeric = np.zeros_like(array)
-        for i, value in np.ndenumerate(array):
-            array[i] = value + epsilon
-            above = evaluate(net, X, Y)
-            array[i] = value - epsilon
-            below = evaluate(net, X, Y)
-            array[i] = value
-            numeric[i] = (above - below) / (2 * epsilon)
-        if array.size:
-            errors[name] = relative_error(by_hand, numeric)
-    errors["folded"] = relative_error(evaluate(folded(net, X), X, Y, chunk=4), loss)
-    # A step of train, from the middle of two, at a rate of 0.5 on the minibatch that it draws.
-    batch = np.random.default_rng([0, 1]).integers(len(X), size=(1000, 4))[1]  # (4,)
-    before, (_, gradients) = copy.deepcopy(net), loss_and_gradients(net, X[batch], Y[batch])
-    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1, weight_decay=0.1))
-    after = [array - 0.5 * (gradient + 0.1 * array) for array, gradient in zip(before, gradients)]
-    errors["train"] = max(map(relative_error, net, after))
-    return errors
-
-
-def check_batchnorm(rng):
-    """Compare BatchNorm with the long way -> the largest relative error of both passes."""
-    pre, dz = rng.standard_normal((2, 32, 5))  # (32, 5), (32, 5)
-    gain, bias = rng.standard_normal((2, 5))  # (5,), (5,)
-    z, x, std, _ = batchnorm_forward(pre, gain, bias)
-    short = z, *batchnorm_backward(dz, gain, x, std)
-    return max(map(relative_error, short, batchnorm_step_by_step(pre, gain, bias, dz)))
-
-
-def check_all(rng):
-    """Check 12 kinds of nets and their parts -> {name: (largest error, in which net)}."""
-    errors = {
-        "BatchNorm": (check_batchnorm(rng), "against the long way"),
-        "cross entropy": (check_cross_entropy(rng), "against the long way"),
-    }
-    depths = (3, True), (3, False), (1, False)
-    for (layers, residual), batchnorm, activation in product(depths, (True, False), ACTIVATIONS):
-        net = {"layers": layers, "residual": residual, "batchnorm": batchnorm}
-        kind = f"{layers} layers", activation, "residual" * residual, "BatchNorm" * batchnorm
-        where = ", ".join(filter(None, kind))
-        for name, error in check_gradients(rng, **net, activation=activation).items():
-            if name not in errors or error > errors[name][0]:
-                errors[name] = error, where
-    return errors
-
-
-def report(errors):
-    """Print a row for each error. Raises click.ClickException if one is not below 1e-6."""
-    click.echo("checked      largest error         in which net")
-    for name, (error, where) in errors.items():
-        verdict = "ok" if error < 1e-6 else "WRONG"
-        if error == 0 and name in Net._fields:
-            verdict = "all zero"
-        click.echo(f"{name:13}{error:13.1e}  {verdict:8}  {where}")
-    if wrong := [name for name, (error, _) in errors.items() if not error < 1e-6]:
-        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
-    click.echo("every gradient agrees with central differences within 1e-6")
-
-
-# ------------------------------------------------------------------------------------ instruments
-
-
-def log_ratios(before, net):
-    """log10 of std(update) / std(data) of one step -> {array: float}; nan if one of them is 0.
-
-    Healthy is about -3: a step changes the numbers by a thousandth of their spread. At -1, by a
-    tenth, they jump about (harmless at first for W_out and b_out, which start near 0); at -5,
-    training barely moves. It is necessary, not sufficient: a net with saturated units can show -3.
-    """
-    ratios = {}
-    for (name, old), new in zip(matrices(before).items(), matrices(net).values()):
-        data, update = old.std(dtype=float), (new - old).std(dtype=float)
-        ratios[name] = math.log10(update / data) if update and data else math.nan
-    return ratios
-
-
-def matrices(net):
-    """The arrays whose updates are measured, one for each layer -> {name: array}."""
-    layers = {f"W{i}": weights for i, weights in enumerate([net.W1, *net.W], 1)}
-    return {"C": net.C, **layers, "W_out": net.W_out, "b_out": net.b_out}
-
-
-def measured(net, training, steps, ratios):
-    """Pass on the steps of `training`, putting the log_ratios of about a hundred into `ratios`."""
-    before = copy.deepcopy(net)
-    for step, loss in training:
-        if before:
-            ratios[step] = log_ratios(before, net)
-        due = (step + 1) % math.ceil(steps / 100) == 0 or step + 1 == steps
-        before = copy.deepcopy(net) if due else None
-        yield step, loss
-
-
-def stuck(out, activation):
-    """Where a unit passes hardly any gradient -> (B, hidden) of bool: |tanh| > 0.97, or relu 0.
-
-    A unit that is stuck for every example is dead: it hardly learns from any of them.
-    """
-    return np.abs(out) > 0.97 if activation == "tanh" else out == 0
-
-
-def histogram(numbers, low, high, bins=24):
-    """The distribution of numbers between low and high as a line of block characters."""
-    counts, _ = np.histogram(numbers, bins, (low, high))
-    levels = np.ceil(8 * counts / max(1, counts.max())).astype(int)
-    unicode = "utf" in str(getattr(sys.stdout, "encoding", None)).lower()
-    blocks = " ▁▂▃▄▅▆▇█" if unicode else " .:-=+*#@"
-    return "".join(blocks[level] for level in levels)
-
-
-def show_reading(title, net, X, Y):
-    """Print a row for each layer: its outputs for a batch, and the loss's gradients there.
-
-    Raises click.ClickException if the outputs overflow.
-    """
-    h, memory, logits = forward(net, X)
-    if not np.isfinite(logits).all():
-        raise click.ClickException("the outputs overflow: try another --init, or fewer layers")
-    _, dlogits = cross_entropy(logits, Y)
-    _, dh = backward(net, X, h, memory, dlogits)
-    outs, dh = [out for _, out, *_ in memory], dh[1:]  # those of the layers
-    shut = "saturated" if net.activation == "tanh" else "zero"
-    low, high = output_range(net, outs)
-    click.echo(f"\n{title}: each layer's outputs for {len(X):,} examples, and their gradients")
-    click.echo(f"layer    mean     std  {shut:>9}  dead  gradient  outputs, {low} to {high:.2g}")
-    for i, (out, grad) in enumerate(zip(outs, dh), 1):
-        closed = stuck(out, net.activation)  # (B, hidden)
-        row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{closed.mean():11.1%}"
-        row += f"{closed.all(axis=0).sum():6}{grad.std(dtype=float):10.1e}"
-        click.echo(f"{row}  {histogram(out[out != 0], low, high)}")
-    first, last = dh[0].std(dtype=float), dh[-1].std(dtype=float)
-    if not first:
-        click.echo("No gradient reaches the first layer: it learns nothing.")
-    elif len(outs) > 1:
-        change = f"grow {first / last:.3g}" if first > last else f"shrink {last / first:.3g}"
-        click.echo(f"From the last layer to the first, the gradients {change}-fold; best is 1.")
-
-
-def show_ratios(ratios):
-    """Print the log_ratios of the first, the middle and the last step in `ratios`."""
-    steps = sorted(ratios)
-    steps = sorted({steps[0], steps[len(steps) // 2], steps[-1]})
-    click.echo("\nlog10(update/data)" + "".join(f"{f'step {step:,}':>16}" for step in steps))
-    for name in ratios[steps[0]]:
-        row = [f"{ratios[step][name]:.2f}".replace("nan", "-") for step in steps]
-        click.echo(f"{name:18}" + "".join(f"{ratio:>16}" for ratio in row))
-    click.echo("Healthy: about -3, but sick nets can show it too. -: array or update is 0.")
-
-
-# --------------------------------------------------------------------------------------- pictures
-
-
-def output_range(net, outs):
-    """The range that the outputs are shown in -> (low, high)."""
-    return (-1, 1) if net.activation == "tanh" else (0, 3 * max(float(out.std()) for out in outs))
-
-
-def draw_shares(axes, named, low, high, title):
-    """The shares of each array's numbers in 40 bins between low and high, a curve for each."""
-    for name, numbers in named.items():
-        counts, edges = np.histogram(numbers, 40, (low, high))
-        axes.plot((edges[1:] + edges[:-1]) / 2, counts / max(1, numbers.size), label=name)
-    axes.set(title=title, ylabel="share")
-
-
-def draw_run(path, losses, ratios, net, X, Y):
-    """Loss, distributions of the outputs and of their gradients, and update ratios."""
-    from matplotlib.figure import Figure
-
-    h, memory, logits = forward(net, X)
-    _, dlogits = cross_entropy(logits, Y)
-    _, dh = backward(net, X, h, memory, dlogits)
-    outs = {f"layer {i}": out for i, (_, out, *_) in enumerate(memory, 1)}
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    (loss, outputs), (gradients, updates) = figure.subplots(2, 2)
-    draw_loss(loss, losses, len(net.C))
-    title = f"Outputs ({net.activation}, zeros left out)"
-    named = {name: out[out != 0] for name, out in outs.items()}
-    draw_shares(outputs, named, *output_range(net, outs.values()), title)
-    # On a log axis, narrow distributions are seen beside wide ones.
-    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh[1:])}
-    low, high = np.percentile(np.concatenate([[-9, 0], *named.values()]), [1, 99])  # never empty
-    draw_shares(gradients, named, low, high, "log10 of the size of the outputs' gradients")
-    for name in matrices(net) if ratios else []:
-        updates.plot(ratios.keys(), [row[name] for row in ratios.values()], label=name, linewidth=1)
-    updates.axhline(-3, color="black", linestyle=":", label="healthy")
-    updates.set(xlabel="step", ylim=(-6, 1), title="log10 of update / data")
-    for axes in (outputs, gradients, updates):
-        axes.legend(fontsize=8, ncols=1 + len(outs) // 12)
-    figure.savefig(path)
 
 
 # ----------------------------------------------------------------------------------- command line

@@ -472,7 +472,11 @@ def report(errors, brief=False):
 
     Raises click.ClickException if an error is not below 1e-6.
     """
-    click.echo(f"{len(errors)} checks" if brief else "checked                largest error")
+    click.echo(
+        f"{len(errors)} checks (--gradcheck shows each)"
+        if brief
+        else "checked                largest error"
+    )
     for name, error in errors.items():
         if not (brief and error < 1e-6):
             click.echo(f"{name:22}{error:14.1e}  {'ok' if error < 1e-6 else 'WRONG'}")
