@@ -220,11 +220,11 @@ def check_counting():
         N = np.zeros((5,) * order)
         P = np.zeros_like(N)
         for x, y in zip(*build_dataset(words, stoi, order - 1)):
-            N[*x, y] += 1
+            N[(*x, y)] += 1
         for context in np.ndindex(N.shape[:-1]):
             row = [number + smoothing for number in N[context]]
             P[context] = [number / sum(row) if any(row) else 1 / 5 for number in row]
-        factors = [P[*x, y] for x, y in zip(*build_dataset(tested, stoi, order - 1))]
+        factors = [P[(*x, y)] for x, y in zip(*build_dataset(tested, stoi, order - 1))]
         typical = math.exp(-mean_loss(count(tested, stoi, order), P))  # 0 if the loss is inf
         pairs = [(count(words, stoi, order), N), (probabilities(N, smoothing), P)]
         pairs.append((typical, math.prod(factors) ** (1 / len(factors))))  # geometric mean
@@ -334,7 +334,7 @@ def show_pairs(N, itos):
 def show_word(word, P, stoi, itos, title):
     """The likelihood of one word, with at most its first 12 factors."""
     X, Y = build_dataset([word], stoi, P.ndim - 1)  # (len(word) + 1, order - 1), (len(word) + 1,)
-    probs = P[*X.T, Y]  # (len(word) + 1,)
+    probs = P[(*X.T, Y)]  # (len(word) + 1,)
     surprises = np.log(1 / probs)  # (len(word) + 1,)
     click.echo(f"\nprobability   -log  {word:.20}, by {title}")
     for context, target, p, surprise in zip(X[:12], Y, probs, surprises):
