@@ -57,9 +57,7 @@ class Value:
     __array_ufunc__ = None  # NumPy numbers leave `number + value` to Value.__radd__
 
     def __init__(self, data, children=(), slopes=(), op="", label=""):
-        if isinstance(data, (str, bytes)):  # float("3") would be 3.0
-            raise TypeError(f"a Value needs a number, not {data!r}")
-        self.data = float(data)
+        self.data = float(data + 0.0)  # a TypeError for "3", which float alone would accept
         self.grad = 0.0
         self.children = children
         self.slopes = slopes
@@ -128,8 +126,9 @@ class Value:
         return Value(t, (self,), (1 - t * t,), "tanh")
 
     def relu(self):
-        x = float(self.data)
-        return Value(max(x, 0.0), (self,), (math.nan if x != x else float(x > 0),), "relu")
+        x = self.data
+        slope = 1.0 if x > 0 else 0.0 if x <= 0 else math.nan
+        return Value(max(x, 0.0), (self,), (slope,), "relu")
 
     def exp(self):
         e = math.exp(self.data)

@@ -377,7 +377,10 @@ def load(path, run=None, net=None):
                 if archive[name].shape != array.shape or not np.isfinite(archive[name]).all():
                     raise ValueError(f"not an array of this net: {name}")
                 np.copyto(array, archive[name], casting="equiv")
-            return saved, [float(loss) for loss in archive["losses"]]
+            losses = archive["losses"].astype(float).tolist()
+            if len(losses) > saved["steps"]:
+                raise ValueError("more losses than steps")
+            return saved, losses
         except click.ClickException:
             raise
         except Exception:  # zipfile, zlib and NumPy each raise their own
