@@ -443,7 +443,11 @@ def check_gradients():
     for result in (x**0, x**1, x**y, x.relu(), z**3, z ** Value(3.0), root**0.5):
         result.backward()
     found = [x.grad, y.grad, z.grad, 1 / root.grad]  # 0 + 1 + 0 + 0, 0, 12 + 12, 1 / inf
-    errors["at 0 and below"] = relative_error(found, [1, 0, 24, 0])
+    v, w = Value(3.0), Value(math.nan)  # two without a slope
+    for result in (Value(-2.0) ** v, w.relu()):
+        result.backward()
+    found += [math.isnan(v.grad), math.isnan(w.grad)]
+    errors["at 0 and below"] = relative_error(found, [1, 0, 24, 0, True, True])
 
     a, b = Value(2.0), Value(3.0)
     product = a * b
