@@ -322,9 +322,12 @@ def test_two_runs_on_one_checkpoint_end_well_and_two_different_ones_lose_nothing
     different = start(name, *SMALL, "--steps", 10**6, "--checkpoint", other, save_every=0)
     while not re.match(STEP, different.stdout.readline()):
         assert different.poll() is None
+    began = time.monotonic()
     while different.poll() is None:  # another run writes there, in between two saves
         shutil.copy(whole, tmp_path / "copy.npz")
         os.replace(tmp_path / "copy.npz", other)
+        if time.monotonic() - began > 30:
+            different.kill()
     _, errors = different.communicate()
     assert different.returncode == 1 and "belongs to another run, with steps 200" in errors
     assert_equal_checkpoints(other, whole, "not overwritten")
