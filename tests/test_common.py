@@ -95,8 +95,9 @@ def test_split_needs_six_words():
         "\ufeffSan José\nzoë",
         "San José\n\ufeffzoë",
         "\n\n San José \n\t\nzoë\t\n\n",
+        "San Jose\u0301\nzoe\u0308\n",
     ],
-    ids=["plain", "CRLF", "BOM", "BOM in the middle", "blanks"],
+    ids=["plain", "CRLF", "BOM", "BOM in the middle", "blanks", "decomposed"],
 )
 def test_only_line_ends_marks_and_blanks_around_words_are_dropped(tmp_path, content):
     assert load_words(write(tmp_path, content)) == ["San José", "zoë"]
@@ -110,6 +111,8 @@ def test_only_line_ends_marks_and_blanks_around_words_are_dropped(tmp_path, cont
         (b"anna\nbo\xff\n", "line 2: not UTF-8"),
         (b"\xef\xbb\xbfanna\nbob\n\xc3", "line 3: not UTF-8"),
         (b"anna\nj.r.\n", "line 2: remove the '.' from this word"),
+        ("anna\nbob\n".encode("utf-16-le"), "line 1: not UTF-8"),
+        ("anna\nbob\n".encode("utf-16"), "line 1: not UTF-8"),
         (b".\n", "line 1: remove the '.' from this word"),
     ],
 )
