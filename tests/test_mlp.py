@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import re
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +292,8 @@ def test_a_backward_pass_that_is_not_yet_written_is_wrong_array_by_array(monkeyp
 
 def test_the_readme_shows_both_passes_exactly_as_they_are():
     readme = SCRIPT.with_name("README.md").read_text(encoding="utf-8")
-    excerpts = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    (excerpt,) = [each for each in excerpts if "def backward" in each]
-    assert excerpt in SCRIPT.read_text(encoding="utf-8") and "def forward" in excerpt
+    blocks = re.findall(r"^( *)```python\n(.*?)^ *```", readme, re.DOTALL | re.M)
+    blocks = [textwrap.dedent(block) for _, block in blocks]
+    passes = [block for block in blocks if block.startswith("def ")]
+    assert [re.match(r"def (\w+)", block)[1] for block in passes] == ["forward", "backward"]
+    assert all(block in SCRIPT.read_text(encoding="utf-8") for block in passes)
