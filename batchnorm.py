@@ -451,17 +451,22 @@ def histogram(numbers, low, high, bins=24):
     return "".join(blocks[level] for level in levels)
 
 
-def show_reading(title, net, X, Y):
-    """Print a row for each layer: its outputs for a batch, and the loss's gradients there.
+def inspect(net, X, Y):
+    """Run a batch forward and backward -> the outputs of each layer, and their gradients.
 
-    Raises click.ClickException if the outputs overflow.
+    Two lists of (B, hidden). Raises click.ClickException if the outputs overflow.
     """
     h, memory, logits = forward(net, X)
     if not np.isfinite(logits).all():
         raise click.ClickException("the outputs overflow: try another --init, or fewer layers")
     _, dlogits = cross_entropy(logits, Y)
     _, dh = backward(net, X, h, memory, dlogits)
-    outs, dh = [out for _, out, *_ in memory], dh[1:]  # those of the layers
+    return [out for _, out, *_ in memory], dh[1:]
+
+
+def show_reading(title, net, X, Y):
+    """Print a row for each layer: its outputs for a batch, and the loss's gradients there."""
+    outs, dh = inspect(net, X, Y)
     shut = "saturated" if net.activation == "tanh" else "zero"
     low, high = output_range(net, outs)
     click.echo(f"\n{title}: each layer's outputs for {len(X):,} examples, and their gradients")
@@ -510,10 +515,8 @@ def draw_run(path, losses, ratios, net, X, Y):
     """Loss, distributions of the outputs and of their gradients, and update ratios."""
     from matplotlib.figure import Figure
 
-    h, memory, logits = forward(net, X)
-    _, dlogits = cross_entropy(logits, Y)
-    _, dh = backward(net, X, h, memory, dlogits)
-    outs = {f"layer {i}": out for i, (_, out, *_) in enumerate(memory, 1)}
+    outs, dh = inspect(net, X, Y)
+    outs = {f"layer {i}": out for i, out in enumerate(outs, 1)}
     figure = Figure(figsize=(11, 8), layout="constrained")
     (loss, outputs), (gradients, updates) = figure.subplots(2, 2)
     draw_loss(loss, losses, len(net.C))
@@ -521,7 +524,7 @@ def draw_run(path, losses, ratios, net, X, Y):
     named = {name: out[out != 0] for name, out in outs.items()}
     draw_shares(outputs, named, *output_range(net, outs.values()), title)
     # On a log axis, narrow distributions are seen beside wide ones.
-    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh[1:])}
+    named = {name: np.log10(np.abs(grad[grad != 0])) for name, grad in zip(outs, dh)}
     low, high = np.percentile(np.concatenate([[-9, 0], *named.values()]), [1, 99])  # never empty
     draw_shares(gradients, named, low, high, "log10 of the size of the outputs' gradients")
     for name in matrices(net) if ratios else []:
