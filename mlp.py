@@ -11,22 +11,22 @@ contexts X with targets Y, and an alphabet of V characters, the forward pass is
     logits = h @ W2 + b2              (B, V)                     a score for every next character
     loss   = mean(-log softmax(logits)[Y])                       in nats
 
-The backward pass applies the chain rule to these lines in reverse. With dx for the gradient of the
-loss with respect to x, and sums over the batch,
+The backward pass applies the chain rule to these lines in reverse. Write dx for the gradient of the
+loss with respect to x: an array like x. Four rules are enough. Each follows from one entry: where
+is it used, and times what?
 
-    dlogits = (softmax(logits) - one_hot(Y)) / B                 (B, V)
-    dW2     = h.T @ dlogits           db2 = sum(dlogits)         (hidden, V) and (V,)
-    dh      = dlogits @ W2.T                                     (B, hidden)
-    dpre    = dh * (1 - h^2)          tanh' = 1 - tanh^2         (B, hidden)
-    dW1     = emb.T @ dpre            db1 = sum(dpre)            shaped like W1 and b1
-    demb    = dpre @ W1.T                                        (B, context * embedding)
-    dC      = one_hot(X).T @ demb     as C[X] = one_hot(X) @ C   (V, embedding)
+    product      Y = A @ B: A[i, k] is in Y[i, j] for every j, times B[k, j]. So dA[i, k] is the sum
+                 over j of dY[i, j] * B[k, j]:  dA = dY @ B.T, and in the same way dB = A.T @ dY
+    sum          Y = A + b: b[j] is in Y[i, j] for every i, times 1:  db = sum of dY over its rows
+    elementwise  y = f(x) changes with its own x alone:  dx = dy * f'(x), with tanh' = 1 - tanh^2
+    indexing     Y = C[X]: C[k] is in every Y[i] with X[i] = k, so dC[k] is the sum of these dY[i].
+                 As C[X] = one_hot(X) @ C, that is the product rule:  dC = one_hot(X).T @ dY
 
-where one_hot(X) and demb have a row for each of the B * context characters.
+Derive each line of `backward` before you read it. The shapes tell what to transpose.
 
     python mlp.py --steps 50000               train, evaluate and make up 20 names
     python mlp.py --prefix mar --samples 5    the lecture's 200,000 steps, names that start with mar
-    python mlp.py --gradcheck                 compare every gradient with central differences
+    python tests/gradcheck.py mlp             check every gradient, after you changed a line
 """
 
 # /// script
@@ -34,31 +34,22 @@ where one_hot(X) and demb have a row for each of the B * context characters.
 # dependencies = ["numpy>=2.2", "click>=8.2"]
 # ///
 
-import copy
+import functools
 import math
 import os
 import sys
 import time
-import warnings
 import zlib
 from collections import namedtuple
-from functools import cache
-from unicodedata import normalize
 
-if "numpy" in sys.modules and "OPENBLAS_NUM_THREADS" not in os.environ:
-    warnings.warn("slower, as NumPy was imported first and uses several threads", stacklevel=2)
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # on matrices this small, threads only wait
-sys.path.insert(0, os.path.dirname(__file__))  # for common, also with python -I
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads only add overhead here
 
-try:
-    import click
-    import numpy as np
-except ImportError as error:
-    sys.exit(f"Error: {error}. Needed: Python 3.11 or newer with numpy and click, see README.md")
+import click
+import numpy as np
 
 from common import NAMES, build_dataset, build_vocab, load_words, split_words
 
-# ---------------------------------------------------------------------------------------- the net
+# ------------------------------------------------------------------------------------------ the net
 
 Net = namedtuple("Net", "C W1 b1 W2 b2")  # the parameters; their gradients take the same form
 
@@ -78,9 +69,9 @@ def new_net(rng, vocab, context, embedding, hidden, dtype=np.float32):
     )
 
 
-# -------------------------------------------------------------------- forward and backward passes
+# ---------------------------------------------------------------------- forward and backward passes
 
-identity = cache(np.identity)  # made once: in every step, it would take a tenth of the time
+identity = functools.cache(np.identity)  # made once: it would take a tenth of every step
 
 
 def one_hot(tokens, vocab, dtype):
@@ -125,13 +116,12 @@ def cross_entropy(logits, Y):
     exp cannot overflow.
     """
     B, V = logits.shape
-    onehot = one_hot(Y, V, logits.dtype)  # (B, V)
     shifted = logits - logits.max(axis=1, keepdims=True)  # (B, V)
     counts = np.exp(shifted)  # (B, V)
     total = counts.sum(axis=1)  # (B,)
-    loss = (np.log(total) - shifted[onehot == 1]).sum() / B
+    loss = (np.log(total) - shifted[np.arange(B), Y]).sum() / B
     probs = counts / total[:, None]  # (B, V)
-    dlogits = (probs - onehot) / B  # (B, V)
+    dlogits = (probs - one_hot(Y, V, logits.dtype)) / B  # (B, V)
     return float(loss), dlogits
 
 
@@ -142,7 +132,7 @@ def loss_and_gradients(net, X, Y):
     return loss, backward(net, X, emb, h, dlogits)
 
 
-# ---------------------------------------------------------------- training, evaluating, sampling
+# ------------------------------------------------------------------- training, evaluating, sampling
 
 
 def train(net, X, Y, steps, batch_size, rate, seed, start=0):
@@ -174,7 +164,7 @@ def evaluate(net, X, Y, chunk=1024):
     return total / len(X)
 
 
-def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=100):
+def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=30):
     """Make up a word that starts with `prefix` -> str, cut at `longest` characters.
 
     Each next character is drawn from softmax(logits / temperature), until it is the dot. Raises
@@ -183,102 +173,13 @@ def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=10
     tokens = [0] * context + [stoi[character] for character in prefix]
     while len(tokens) < context + longest:
         *_, logits = forward(net, np.array([tokens[-context:]]))  # (1, V)
-        scores = logits[0].astype(float) / temperature  # (V,)
-        counts = np.exp(scores - scores.max())  # (V,)
+        scores = (logits[0] - logits.max()).astype(float) / temperature  # (V,)
+        counts = np.exp(scores)  # (V,), the largest is 1
         token = rng.choice(len(counts), p=counts / counts.sum())
         if token == 0:
             break
         tokens.append(token)
     return "".join(itos[token] for token in tokens[context:])
-
-
-# ------------------------------------------------------------- checking gradients, finding a rate
-
-
-def relative_error(found, expected):
-    """The largest difference over the largest expected number (at least 1e-4); inf for nan."""
-    if np.shape(found) != np.shape(expected):
-        return math.inf
-    error = np.abs(found - expected).max(initial=0) / np.abs(expected).max(initial=1e-4)
-    return math.inf if math.isnan(error) else error
-
-
-def check_gradients(rng, vocab=7, context=3, embedding=4, hidden=5, batch=6, epsilon=1e-6):
-    """Compare the gradients with central differences in float64 -> {array: relative error}.
-
-    dloss/dx is about (loss(x + epsilon) - loss(x - epsilon)) / (2 epsilon).
-    """
-    net = new_net(rng, vocab, context, embedding, hidden, np.float64)
-    X, Y = rng.integers(vocab, size=(batch, context)), rng.integers(vocab, size=batch)
-    loss, gradients = loss_and_gradients(net, X, Y)
-    errors = {"loss": relative_error(loss, evaluate(net, X, Y, chunk=4))}
-    for name, array, by_hand in zip(Net._fields, net, gradients):
-        numeric = np.zeros_like(array)
-        for i, value in np.ndenumerate(array):
-            array[i] = value + epsilon
-            above = evaluate(net, X, Y, chunk=4)
-            array[i] = value - epsilon
-            below = evaluate(net, X, Y, chunk=4)
-            array[i] = value
-            numeric[i] = (above - below) / (2 * epsilon)
-        errors[name] = relative_error(by_hand, numeric)
-    if math.inf in errors.values():  # missing or of a wrong shape: no step can be taken
-        return errors
-    # A step of train, from the middle of two, at a rate of 0.5 on the minibatch that it draws.
-    batch = np.random.default_rng([0, 1]).integers(len(X), size=(1000, 4))[1]  # (4,)
-    before, (_, gradients) = copy.deepcopy(net), loss_and_gradients(net, X[batch], Y[batch])
-    next(train(net, X, Y, 2, 4, lambda done: done, seed=0, start=1))
-    after = [array - 0.5 * gradient for array, gradient in zip(before, gradients)]
-    errors["train"] = max(map(relative_error, net, after))
-    return errors
-
-
-def cross_entropy_step_by_step(logits, Y):
-    """Both passes the long way, a line for each operation, and one for its gradient in reverse.
-
-    -> (loss, dlogits (B, V)). --gradcheck compares cross_entropy with it.
-    """
-    rows = np.arange(len(Y))  # (B,)
-    maximum = logits.max(axis=1, keepdims=True)  # (B, 1)
-    shifted = logits - maximum  # (B, V)
-    counts = np.exp(shifted)  # (B, V)
-    total = counts.sum(axis=1, keepdims=True)  # (B, 1)
-    probs = counts / total  # (B, V)
-    log_probs = np.log(probs)  # (B, V)
-    loss = -log_probs[rows, Y].mean()
-
-    dlog_probs = np.zeros_like(logits)  # (B, V)
-    dlog_probs[rows, Y] = -1 / len(Y)
-    dprobs = dlog_probs / probs  # (B, V)
-    dtotal = -(dprobs * counts / total**2).sum(axis=1, keepdims=True)  # (B, 1)
-    dcounts = dprobs / total + dtotal  # (B, V), as counts enter probs directly and through total
-    dshifted = dcounts * counts  # (B, V)
-    dmaximum = -dshifted.sum(axis=1, keepdims=True)  # (B, 1), about 0: it changes no loss
-    dlogits = dshifted.copy()  # (B, V)
-    dlogits[rows, logits.argmax(axis=1)] += dmaximum[:, 0]
-    return loss, dlogits
-
-
-def check_cross_entropy(rng):
-    """Compare cross_entropy with the long way, and where exp would overflow -> relative error."""
-    logits, Y = rng.standard_normal((6, 7)), rng.integers(7, size=6)  # (6, 7), (6,)
-    pairs = [*zip(cross_entropy(logits, Y), cross_entropy_step_by_step(logits, Y))]
-    logits = np.array([[5000.0, 0.0, -math.inf], [0.0, 0.0, 0.0]])  # (2, 3)
-    loss, dlogits = cross_entropy(logits, np.array([1, 2]))
-    pairs.append((loss, (5000 + math.log(3)) / 2))
-    pairs.append((6 * dlogits, np.array([[3, -3, 0], [1, 1, -2]])))
-    return max(relative_error(found, expected) for found, expected in pairs)
-
-
-def report(errors):
-    """Print a row for each error. Raises click.ClickException if one is not below 1e-6."""
-    click.echo("checked        largest error")
-    for name, error in errors.items():
-        zero = ", all zero" if error == 0 and name in Net._fields else ""
-        click.echo(f"{name:13}{error:15.1e}  {'ok' if error < 1e-6 else 'WRONG'}{zero}")
-    if wrong := [name for name, error in errors.items() if not error < 1e-6]:
-        raise click.ClickException(f"wrong gradients: {', '.join(wrong)}")
-    click.echo("every gradient agrees with central differences within 1e-6")
 
 
 def find_rate(net, X, Y, batch_size, seed):
@@ -292,28 +193,23 @@ def find_rate(net, X, Y, batch_size, seed):
 
     losses = [loss for _, loss in train(net, X, Y, 1000, batch_size, rate, seed)]
     means = np.reshape(losses, (20, 50)).mean(axis=1)  # (20,)
-    lowest = np.argmin(np.nan_to_num(means, nan=np.inf))
     click.echo("    rate      loss")
     for i, loss in enumerate(means):
-        mark = "  lowest" if i == lowest else ""
+        mark = "  lowest" if loss == np.nanmin(means) else ""
         click.echo(f"{rate((50 * i + 25) / 1000):8.4f}{loss:10.4f}{mark}")
-    if lowest == 19:
-        click.echo("The last row is the lowest: the best rate may be higher still.")
 
 
-# ------------------------------------------------------------------------ pictures and checkpoints
+# ----------------------------------------------------------------------------------------- pictures
 
 
 def draw_loss(axes, losses, vocab):
     """The training loss on log axes; each point is the mean of more steps than the one before."""
     edges = np.unique(np.geomspace(1, len(losses) + 1, 300).astype(int))
-    axes.plot(edges[:-1], [np.mean(losses[i - 1 : j - 1]) for i, j in zip(edges, edges[1:])])
-    axes.axhline(math.log(vocab), color="black", linestyle=":", label="uniform guess")
-    axes.set(title="Training loss", xlabel="step", ylabel="loss in nats")
-    axes.set(xscale="log", yscale="log", xlim=(1, len(losses) + 2))
-    axes.set_yticks([2, 3, 5, 10, 20], [2, 3, 5, 10, 20])
-    axes.yaxis.minorticks_off()
-    axes.legend()
+    axes.loglog(edges[:-1], [np.mean(losses[i - 1 : j - 1]) for i, j in zip(edges, edges[1:])])
+    axes.axhline(math.log(vocab), color="black", linestyle=":")
+    axes.set(title="Training loss; dotted: a uniform guess", xlabel="step")
+    axes.set_yticks([2, 3, 5, 10, 20, 30], [2, 3, 5, 10, 20, 30])
+    axes.minorticks_off()
 
 
 def draw_run(path, losses, net, itos):
@@ -322,223 +218,152 @@ def draw_run(path, losses, net, itos):
 
     columns = 2 if net.C.shape[1] == 2 else 1
     figure = Figure(figsize=(6 * columns, 5), layout="constrained")
-    left, *right = figure.subplots(1, columns, squeeze=False)[0]
-    draw_loss(left, losses, len(itos))
-    for axes in right:
-        axes.plot(*net.C.T, ".", alpha=0)  # for the range of the axes
-        for token, (x, y) in enumerate(net.C):
-            color = "C3" if itos[token] in ".aeiou" else "C0"
-            axes.annotate(itos[token], (x, y), color=color, size=13, ha="center", va="center")
+    loss, *maps = figure.subplots(1, columns, squeeze=False)[0]
+    draw_loss(loss, losses, len(itos))
+    for axes in maps:
+        axes.plot(*net.C.T, " ")  # for the range of the axes
+        for token, name in (itos | {0: "dot"}).items():
+            color = "C3" if name in ("dot", *"aeiou") else "C0"
+            axes.text(*net.C[token], name, color=color, size=11, ha="center", va="center")
         axes.set_title("Embedding; the dot and the vowels in red")
-    with warnings.catch_warnings(record=True) as lacking:
-        figure.savefig(path)
-    if any("Glyph" in str(warning.message) for warning in lacking):
-        click.echo("The font lacks some characters: boxes stand for them.", err=True)
+    figure.savefig(path)
 
 
-SAVE_EVERY = 5.0  # seconds
-SETTINGS = "steps", "batch_size", "lr", "context", "embedding", "hidden", "seed"  # of a run
+# ------------------------------------------------------------------------- checkpoints and progress
 
 
-def save(path, net, losses, run):
-    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole.
+def save(path, run, net, losses):
+    """Write a checkpoint beside `path`, then rename it: the file at `path` is always whole."""
+    np.savez(f"{path}.tmp.npz", run=run, losses=losses, **net._asdict())
+    os.replace(f"{path}.tmp.npz", path)
 
-    `run` holds the settings, the script and the words. Raises click.ClickException if another run
-    has written to `path` in the meantime.
+
+def load(path, run, net):
+    """Read a checkpoint of this run into the net -> the losses of its steps.
+
+    Raises click.ClickException if it is damaged, or of a run with other settings, words or arrays.
     """
-    beside = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(beside, "wb") as file:
-            np.savez(file, **net._asdict(), losses=losses, **run)
-        if os.path.exists(path):
-            load(path, run)
-            os.chmod(beside, os.stat(path).st_mode)
-        os.replace(beside, path)
-    finally:
-        if os.path.exists(beside):
-            os.remove(beside)
+        arrays = dict(np.load(path))
+        found, losses = arrays.pop("run").item().split(), arrays.pop("losses").tolist()
+    except Exception:  # zipfile, zlib and NumPy each raise their own
+        raise click.ClickException(f"{path} cannot be read as a checkpoint") from None
+    if found != run.split():
+        differ = " ".join(setting for setting in found if setting not in run.split())
+        raise click.ClickException(f"{path} belongs to another run: {differ}")
+    if {k: v.shape for k, v in arrays.items()} != {k: v.shape for k, v in net._asdict().items()}:
+        raise click.ClickException(f"{path} belongs to another net: {', '.join(arrays)}")
+    for name, array in net._asdict().items():
+        array[:] = arrays[name]
+    return losses
 
 
-def load(path, run=None, net=None):
-    """Read a checkpoint -> (its run, the losses of its steps), and fill the net if one is given.
-
-    Raises click.ClickException if it is damaged, or of another run.
-    """
-    with open(path, "rb") as file:
-        try:
-            archive = np.load(file)
-            if any(entry.compress_type for entry in archive.zip.infolist()):
-                raise ValueError("np.savez does not compress, and this may be huge")
-            names = {"script", "words", *SETTINGS} & set(archive)
-            saved = {name: archive[name].item() for name in names}
-            for name, value in (run or {}).items():
-                if saved.get(name) != value:
-                    difference = f"{name} {saved.get(name)!r:.50}, not {value!r:.50}"
-                    raise click.ClickException(f"{path} belongs to another run, with {difference}")
-            for name, array in net._asdict().items() if net else ():
-                if archive[name].shape != array.shape or not np.isfinite(archive[name]).all():
-                    raise ValueError(f"not an array of this net: {name}")
-                np.copyto(array, archive[name], casting="equiv")
-            losses = archive["losses"].astype(float).tolist()
-            if len(losses) > saved["steps"]:
-                raise ValueError("more losses than steps")
-            return saved, losses
-        except click.ClickException:
-            raise
-        except Exception:  # zipfile, zlib and NumPy each raise their own
-            raise click.ClickException(f"{path} is damaged or not a checkpoint") from None
-
-
-def defaults_from(ctx, option, path):
-    """Make the settings in a checkpoint the defaults of the other options."""
-    if path and os.path.exists(path):
-        if not os.path.isfile(path):
-            raise click.BadParameter(f"{path} is not a regular file.")
-        saved, _ = load(path)
-        ctx.default_map = {name: str(saved[name]) for name in SETTINGS if name in saved}
-    return path
-
-
-# ----------------------------------------------------------------------------------- command line
-
-
-def fit(net, training, losses, steps, checkpoint, run):
-    """Train, appending to losses; print about ten rows of them and the time left; save checkpoints.
+def fit(training, losses, steps, net, checkpoint, run):
+    """Train, appending to losses; print their mean, and save, about ten times and at the end.
 
     Ctrl-C ends the training early. Raises click.ClickException if the loss diverges.
     """
     start = shown = len(losses)
-    live = all(stream and stream.isatty() for stream in (sys.stdout, sys.stderr))
-    clear = "\r\033[K" if live else ""  # the line with the time left
     guess = f"uniform guess: ln {len(net.C)} = {math.log(len(net.C)):.4f}"
     click.echo(f"    step      loss, mean since the row above; {guess}")
-    began = saved = told = time.perf_counter()
+    began = time.perf_counter()
     try:
         for step, loss in training:
+            if not math.isfinite(loss):
+                advice = "try a lower --lr, or tests/gradcheck.py if you changed the code"
+                raise click.ClickException(f"the loss diverged at step {step:,}: {advice}")
             losses.append(loss)
-            now = time.perf_counter()
-            due = step == steps or now - saved > SAVE_EVERY
-            if not math.isfinite(loss) or due and not all(np.isfinite(a).all() for a in net):
-                click.echo(clear, nl=False, err=True)
-                message = "try a lower --lr, or --gradcheck if you changed the code"
-                raise click.ClickException(f"the loss diverged at step {step:,}: {message}")
             if step in (1, steps) or step % math.ceil(steps / 10) == 0:
-                click.echo(f"{clear}{step:8,} {np.mean(losses[shown:]):9.4f}")
-                shown = len(losses)
-            elif live and now - told > 0.2:
-                left = (now - began) / (step - start) * (steps - step)
-                click.echo(f"{clear}{step / steps:4.0%}, {left:.0f} s left", nl=False, err=True)
-                told = now
-            if due:
                 if checkpoint:
-                    save(checkpoint, net, losses, run)
-                saved = now
+                    save(checkpoint, run, net, losses)
+                click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}")
+                shown = step
+            elif step % 100 == 0 and sys.stderr.isatty():  # the next row will overwrite it
+                left = (time.perf_counter() - began) / (step - start) * (steps - step)
+                click.echo(f"{left:9.0f} s left\r", nl=False, err=True)
     except KeyboardInterrupt:
-        click.echo(f"{clear}stopped by Ctrl-C")
-    seconds, done = time.perf_counter() - began, len(losses) - start
-    click.echo(f"{done:,} steps in {seconds:.1f} s ({seconds / max(1, done) * 1e6:.0f} µs/step)")
+        held = f": {checkpoint} holds the first {shown:,} steps" if checkpoint else ""
+        click.echo(f"\nstopped by Ctrl-C{held}")
+    click.echo(f"{len(losses) - start:,} steps in {time.perf_counter() - began:.1f} s")
 
 
-def positive(text):
-    """Read a positive real number from the command line."""
-    if not 1e-6 <= float(text) <= 1e6:
-        raise click.BadParameter(f"{text} is not between 1e-6 and 1e6.")
-    return float(text)
+# ------------------------------------------------------------------------------------- command line
 
-
-WORDS = click.Path(exists=True, dir_okay=False, resolve_path=True)
+TEXT = click.Path(exists=True, dir_okay=False)
 FILE = click.Path(dir_okay=False, resolve_path=True)
-COUNT, SIZE = click.IntRange(0, 10**7), click.IntRange(1, 100)
-PLOT = "Picture of the loss to draw (needs matplotlib)."
-CHECKPOINT = "Save here every 5 seconds; resume from here, with its settings (except --data)."
+COUNT, SIZE = click.IntRange(0), click.IntRange(1, 10_000)
+POSITIVE = click.FloatRange(0, 10**6, min_open=True)
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--data", type=WORDS, default=NAMES, show_default="names.txt", help="Word list.")
+@click.option("--data", type=TEXT, help="Text file, one word per line.  [default: names.txt]")
 @click.option("--steps", type=COUNT, default=200_000, help="Training steps.")
-@click.option("--batch-size", type=click.IntRange(1, 10_000), default=32, help="Examples per step.")
-@click.option("--lr", type=positive, default=0.1, help="Learning rate at first; it falls to 0.")
-@click.option("--context", type=SIZE, default=3, help="Characters of input.")
-@click.option(
-    "--embedding", type=SIZE, default=10, help="Numbers per character (2: --plot draws a map)."
-)
-@click.option("--hidden", type=click.IntRange(1, 10_000), default=200, help="Hidden units.")
-@click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
-@click.option("--samples", type=click.IntRange(0, 10_000), default=20, help="Words to make up.")
-@click.option("--prefix", default="", show_default=False, help="Prefix of every sample.")
-@click.option("--temperature", type=positive, default=1.0, help="Sampling temperature.")
-@click.option("--checkpoint", type=FILE, is_eager=True, callback=defaults_from, help=CHECKPOINT)
-@click.option("--plot", type=FILE, help=PLOT)
-@click.option("--gradcheck", is_flag=True, help="Check the gradients and exit.")
+@click.option("--batch-size", type=SIZE, default=32, help="Examples per step.")
+@click.option("--lr", type=POSITIVE, default=0.1, help="Learning rate at first; it falls to 0.")
+@click.option("--context", type=SIZE, default=3, help="Context length.")
+@click.option("--embedding", type=SIZE, default=10, help="Embedding size (2: --plot draws a map).")
+@click.option("--hidden", type=SIZE, default=200, help="Hidden units.")
+@click.option("--seed", type=COUNT, default=42, help="Random seed.")
+@click.option("--samples", type=COUNT, default=20, help="Number of words to generate.")
+@click.option("--prefix", default="", show_default=False, help="Start of every generated word.")
+@click.option("--temperature", type=POSITIVE, default=1.0, help="Sampling temperature.")
+@click.option("--checkpoint", type=FILE, help="Save here at every row; the same command resumes.")
+@click.option("--plot", type=FILE, help="Draw the loss: .png, .svg, .pdf (needs matplotlib).")
 @click.option("--find-lr", is_flag=True, help="Try learning rates from 0.001 to 1 and exit.")
-@click.pass_context
-@np.errstate(all="ignore")  # what overflows shows in the loss
+@np.errstate(all="ignore")  # overflow shows up in the loss
 def main(
-    ctx, data, steps, batch_size, lr, context, embedding, hidden, seed, samples, prefix,
-    temperature, checkpoint, plot, gradcheck, find_lr,
+    data, steps, batch_size, lr, context, embedding, hidden, seed, samples, prefix, temperature,
+    checkpoint, plot, find_lr,
 ):  # fmt: skip
     """Train a multilayer perceptron on a list of words, and make up new ones."""
-    rng = np.random.default_rng(seed)
-    split_rng = rng.spawn(1)[0]  # the split stays the same, whatever else is drawn
-    if gradcheck:
-        return report({**check_gradients(rng), "cross entropy": check_cross_entropy(rng)})
-    if plot and (plot == checkpoint or os.path.splitext(plot)[1] not in (".png", ".svg", ".pdf")):
-        raise click.BadParameter("not a .png, .svg or .pdf file of its own", param_hint="--plot")
-    if find_lr and (checkpoint or plot):
-        raise click.UsageError("--find-lr takes no --checkpoint or --plot")
-    words, prefix = load_words(data), normalize("NFC", prefix)
+    if plot:  # it is drawn at the end, so that what cannot be drawn is refused here
+        if not plot.endswith((".png", ".svg", ".pdf")):
+            raise click.BadParameter("not a .png, .svg or .pdf file", param_hint="--plot")
+        os.stat(os.path.dirname(plot))  # the folder
+        __import__("matplotlib.figure")
+    words = load_words(data or NAMES)
     if unknown := set(prefix) - set("".join(words)):
         raise click.BadParameter(f"no word contains {min(unknown)!r}", param_hint="--prefix")
+    rng = np.random.default_rng(seed)
     stoi, itos = build_vocab(words)
-    splits = [build_dataset(part, stoi, context) for part in split_words(words, split_rng)]
+    # The split has a generator of its own: it stays the same, whatever else is drawn.
+    splits = [build_dataset(part, stoi, context) for part in split_words(words, rng.spawn(1)[0])]
     X, Y = splits[0]
-    net, losses, known = new_net(rng, len(stoi), context, embedding, hidden), [], set(words)
-    checksum = zlib.crc32("\n".join(words).encode())
-    run = {name: ctx.params[name] for name in SETTINGS}
-    run |= {"script": "mlp.py", "words": f"{len(words):,} ({checksum:08x})"}
-    if checkpoint and os.path.exists(checkpoint):
-        _, losses = load(checkpoint, run, net)
-        click.echo(f"{checkpoint}: {len(losses):,} of {steps:,} steps done")
-    click.echo(
-        f"{len(words):,} words ({len(known):,} distinct), {len(X):,} training examples, "
-        f"{sum(array.size for array in net):,} parameters"
-    )
+    net = new_net(rng, len(stoi), context, embedding, hidden)
+    known = set(words)
+    sizes = f"{len(X):,} training examples, {sum(array.size for array in net):,} parameters"
+    click.echo(f"{len(words):,} words ({len(known):,} distinct), {sizes}")
     click.echo(f"{len(stoi)} characters: {repr(''.join(stoi))[1:-1]}"[:80])
     if find_lr:
         return find_rate(net, X, Y, batch_size, seed)
 
-    if plot:
-        draw_run(plot, losses, net, itos)  # fail early if it cannot be drawn
+    run = f"mlp.py {steps=} {batch_size=} {lr=} {context=} {embedding=} {hidden=} {seed=}"
+    run += f" words={zlib.crc32('.'.join(words).encode()):08x}"  # their checksum
+    losses = load(checkpoint, run, net) if checkpoint and os.path.exists(checkpoint) else []
+    if losses:
+        click.echo(f"{checkpoint}: {len(losses):,} of {steps:,} steps done")
     if len(losses) < steps:
-        if checkpoint:
-            save(checkpoint, net, losses, run)  # fail early if it cannot be written
-        start = len(losses)
-        training = train(net, X, Y, steps, batch_size, lambda done: lr * (1 - done), seed, start)
-        fit(net, training, losses, steps, checkpoint, run)
 
-    click.echo("split      loss  perplexity = exp(loss): as unsure as a guess among this many")
-    ends = [evaluate(net, x, y) for x, y in splits]
-    for name, loss in zip(("train", "dev", "test"), ends):
+        def rate(done):
+            return lr * (1 - done)
+
+        training = train(net, X, Y, steps, batch_size, rate, seed, start=len(losses))
+        fit(training, losses, steps, net, checkpoint, run)
+
+    click.echo("split      loss  perplexity = exp(loss): as a uniform choice among this many")
+    for name, (x, y) in zip(("train", "dev", "test"), splits):
+        loss = evaluate(net, x, y)
         click.echo(f"{name:5} {loss:9.4f} {np.exp(loss):#11.4g}")
-    if ends[0] > math.log(len(stoi)):
-        click.echo("Worse than a uniform guess: train longer, or with a lower --lr.", err=True)
-    if ends[1] > ends[0] + 0.5:
-        click.echo("dev is far above train: the net has learnt its words by heart.", err=True)
-    longest = 2 * max(map(len, words))
+    longest = min(76, 2 * max(map(len, words)))  # an untrained net might not end its words
     for _ in range(samples):
-        word = sample(net, rng, stoi, itos, context, prefix, temperature, longest).strip()
-        mark = "" if word in known else "new" if len(word) < longest else "cut"
-        click.echo(f"{word or '(empty)':19} {mark}".rstrip())
+        word = sample(net, rng, stoi, itos, context, prefix, temperature, longest)
+        click.echo(f"{word or '(empty)':19} {'' if word in known else 'new'}".rstrip())
     if plot:
         draw_run(plot, losses, net, itos)
 
 
 if __name__ == "__main__":
-    if hasattr(sys.stdout, "reconfigure"):  # not so in a notebook
-        sys.stdout.reconfigure(errors="replace")  # a character that the terminal lacks becomes a ?
     try:
         main()
-    except ImportError as error:  # of matplotlib
-        sys.exit(f"Error: {error}: pip install {error.name}")
-    except (MemoryError, OSError) as error:
-        sys.exit(f"Error: {str(error) or 'out of memory'}")
+    except (ImportError, MemoryError, OSError, UnicodeEncodeError) as error:
+        sys.exit(f"Error: {error}".splitlines()[0])
