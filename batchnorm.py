@@ -13,9 +13,10 @@ pass is
         pre = h @ W                             (B, hidden)
         x   = (pre - mean) / std                (B, hidden), mean and std over the batch
         z   = gain * x + bias                   (B, hidden)
-        h   = tanh(z)                           [+ h, from the second layer on, if residual]
+        h   = tanh(z)                           [+ h, if residual; not in the first layer]
     logits = h @ W_out + b_out                  (B, V)
-    loss   = mean(-log softmax(logits)[Y])      in nats
+    probs  = softmax(logits)                    (B, V)
+    loss   = mean(-log probs[i, Y[i]])          over the rows i, in nats
 
 Without BatchNorm, z = pre + bias. `backward` takes these lines in reverse, by the four rules of
 stage 3. New are the slope of relu, [z > 0], the residual connection, where h is used twice, so that
@@ -25,7 +26,7 @@ BatchNorm subtracts the mean, so that a bias added to `pre` would do nothing: `b
 What is the same as in mlp.py stands together near the end, under "as in stage 3".
 
     python batchnorm.py --steps 50000                              with diagnostics
-    python batchnorm.py --steps 1000 --init naive --no-batchnorm   the net of stage 3, looked into
+    python batchnorm.py --steps 1000 --init naive --no-batchnorm   the net of stage 3, inspected
     python tests/gradcheck.py batchnorm                            check every gradient
 """
 
@@ -89,7 +90,8 @@ def new_net(
                   makes up for what tanh squashes, sqrt(2) for the half that relu cuts off
     zero          all 0: only b_out learns, as every other gradient has a zero factor
 
-    With BatchNorm, gain = 1 and bias = 0, and the scale of W1 and W matters little.
+    With BatchNorm, gain = 1 and bias = 0, and the scale of W1 and W changes no output, only how
+    fast they learn.
     """
     shapes = {
         "C": (vocab, embedding), "W1": (context * embedding, hidden),
@@ -123,10 +125,10 @@ EPSILON = 1e-5  # no division by zero for a unit without variance
 def batchnorm_forward(pre, gain, bias):
     """pre (B, hidden) -> z, x (B, hidden), std, mean (hidden,).
 
-    Over the batch, each unit gets mean 0 and standard deviation 1, then a deviation and a mean of
-    its own to learn: gain and bias. The sum of squares is divided by n = B, as in the paper. The
-    output for an example depends on the others of its batch; that is a kind of noise, and
-    regularises a little. Raises ValueError for a batch of one.
+    Each unit is normalised over the batch to mean 0 and standard deviation 1, then scaled and
+    shifted by learnt parameters: gain and bias. The sum of squares is divided by n = B, as in the
+    paper. The output for an example depends on the others of its batch; that is a kind of noise,
+    and regularises a little. Raises ValueError for a batch of one.
     """
     n = len(pre)
     if n == 1:
@@ -147,13 +149,15 @@ def batchnorm_backward(dz, gain, x, std):
     lead from one number pre[i] of a unit to its x = (pre - mean) / std. With sums over the batch,
 
         directly      dx[i] / std
-        through mean  dmean = -sum(dx) / std, d mean / d pre[i] = 1 / n: together -mean(dx) / std
-        through std   dstd = -sum(dx * x) / std, and d std / d pre[i] = (pre[i] - mean) / (n * std)
-                      = x[i] / n: together -x[i] * mean(dx * x) / std
+        through mean  x changes with mean by -1 / std, and mean with pre[i] by 1 / n:
+                      -sum(dx) / (n * std)
+        through std   x changes with std by -(pre - mean) / std^2 = -x / std, and as std^2 is
+                      sum((pre - mean)^2) / n + EPSILON, std with pre[i] by (pre[i] - mean) /
+                      (n * std) = x[i] / n:  -x[i] * sum(dx * x) / (n * std)
 
-    (mean changes no variance, as sum(pre - mean) = 0.) Added up, with dx = gain * dz,
+    (std does not change with mean, as sum(pre - mean) = 0.) Added up,
 
-        dpre = (dx - mean(dx) - x * mean(dx * x)) / std
+        dpre = (dx - sum(dx) / n - x * sum(dx * x) / n) / std
              = gain / std * (dz - dbias / n - x * dgain / n)
     """
     n = len(dz)
@@ -183,7 +187,7 @@ def forward(net, X):
             z, x, std, mean = pre + bias[i], None, None, None
         out = np.tanh(z) if net.activation == "tanh" else np.maximum(z, 0)  # (B, hidden)
         cache.append((out, x, std, mean))
-        h.append(out + h[i] if net.residual and i else out)  # (B, hidden)
+        h.append((out + h[i]) if net.residual and i else out)  # (B, hidden)
     logits = h[-1] @ W_out + b_out  # (B, V)
     return h, cache, logits
 
@@ -191,15 +195,15 @@ def forward(net, X):
 def backward(net, X, h, cache, dlogits):
     """Backpropagate dlogits (B, V) -> gradients as Parameters, and those of h, a list like h."""
     C, W1, W, gain, bias, W_out, b_out = net.parameters
-    dW_out = h[-1].T @ dlogits  # (hidden, V)
     db_out = dlogits.sum(axis=0)  # (V,)
+    dW_out = h[-1].T @ dlogits  # (hidden, V)
     weights = [W1, *W]
     dweights, dh = [None] * len(weights), [None] * len(h)
     dgain, dbias = np.zeros(gain.shape, C.dtype), np.zeros(bias.shape, C.dtype)
     dh[-1] = dlogits @ W_out.T  # (B, hidden)
     for i in reversed(range(len(weights))):
         out, x, std, _ = cache[i]
-        slope = 1 - out * out if net.activation == "tanh" else out > 0  # (B, hidden)
+        slope = 1 - out * out if net.activation == "tanh" else out > 0  # (B, hidden): z > 0
         dz = dh[i + 1] * slope  # (B, hidden)
         if len(gain):
             dpre, dgain[i], dbias[i] = batchnorm_backward(dz, gain[i], x, std)
@@ -259,8 +263,8 @@ def folded(net, X):
     C, W1, W, gain, bias, W_out, b_out = plain.parameters
     if len(gain):
         _, cache, _ = forward(net, X[:8192])
-        scale = gain / [std for *_, std, _ in cache]  # (layers, hidden)
-        bias = bias - scale * [mean for *_, mean in cache]  # (layers, hidden)
+        scale = gain / [std for _, _, std, _ in cache]  # (layers, hidden)
+        bias = bias - scale * [mean for _, _, _, mean in cache]  # (layers, hidden)
         W1, W = W1 * scale[0], W * scale[1:, None]  # shaped as before
         plain.parameters = Parameters(C, W1, W, gain[:0], bias, W_out, b_out)
     return plain
@@ -302,7 +306,7 @@ def show_activations(title, net, X, Y):
     ends = np.min(outs), np.max(outs)
     for i, (out, grad) in enumerate(zip(outs, dh), 1):
         saturated = np.abs(out) > 0.97 if net.activation == "tanh" else out == 0  # (B, hidden)
-        row = f"{i:5}{out.mean():8.3f}{out.std():8.3f}{saturated.mean():11.1%}"
+        row = f"{i:5} {out.mean():7.3f} {out.std():7.3f}{saturated.mean():11.1%}"
         row += f"{saturated.all(axis=0).sum():6}{np.median(np.abs(grad)):10.1e}"
         click.echo(f"{row}  {histogram(out[out != 0], ends)}")
     click.echo(f"{'':50}{ends[0]:<12.3g}{ends[1]:12.3g}")
@@ -320,9 +324,9 @@ def record_ratios(net, training, steps, ratios):
     """Pass on the steps of `training`, and put into `ratios` {step: {array: number}} for a hundred.
 
     The number is log10 of std(update) / std(data). Healthy is about -3: a step changes the numbers
-    by a thousandth of their spread. At -1, by a tenth, they jump about (harmless at first for W_out
-    and b_out, which start near 0); at -5, training barely moves. It is necessary, not sufficient: a
-    net with saturated units can show -3.
+    by a thousandth of their spread. At -1, by a tenth, they jump about (W_out, which starts near 0,
+    stays high for long, and it does no harm); at -5, training barely moves. It is necessary, not
+    sufficient: a net with saturated units can show -3.
     """
     before = snapshot(net)
     for step, loss in training:
@@ -340,14 +344,14 @@ def record_ratios(net, training, steps, ratios):
 def show_ratios(ratios):
     """Print the ratios at a quarter, half, and three quarters of the steps that were measured.
 
-    At first, the arrays that start near 0 jump about, and at last the rate is about 0.
+    At first, all that starts near 0 changes much, and at last the rate is about 0.
     """
     steps = sorted(ratios)
     steps = sorted({steps[len(steps) * quarter // 4] for quarter in (1, 2, 3)})
     click.echo("\nlog10(update/data)" + "".join(f"{f'step {step:,}':>16}" for step in steps))
     for name in ratios[steps[0]]:
         click.echo(f"{name:18}" + "".join(f"{ratios[step][name]:16.2f}" for step in steps))
-    click.echo("About -3 is healthy, but sick nets can show it too. nan, inf: the array was 0.")
+    click.echo("About -3 is healthy, but no proof. nan, inf: the array was 0; -inf: no update.")
 
 
 def draw_shares(axes, arrays, title, **limits):
@@ -394,7 +398,7 @@ def one_hot(tokens, vocab, dtype):
 def cross_entropy(logits, Y):
     """Mean of -log softmax(logits)[Y] in nats, and its gradient -> (loss, dlogits (B, V)).
 
-    For one row z with target y, and p = softmax(z),
+    For one row z with target y, and p = softmax(z), where [i = y] is 1 if i = y, otherwise 0,
 
         loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
@@ -404,7 +408,7 @@ def cross_entropy(logits, Y):
     """
     B, V = logits.shape
     shifted = logits - logits.max(axis=1, keepdims=True)  # (B, V)
-    counts = np.exp(shifted)  # (B, V)
+    counts = np.exp(shifted)  # (B, V), as if counted
     total = counts.sum(axis=1)  # (B,)
     loss = (np.log(total) - shifted[np.arange(B), Y]).sum() / B
     probs = counts / total[:, None]  # (B, V)
@@ -430,8 +434,8 @@ def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=30
     """
     tokens = [0] * context + [stoi[character] for character in prefix]
     while len(tokens) < context + longest:
-        *_, logits = forward(net, np.array([tokens[-context:]]))  # (1, V)
-        scores = (logits[0] - logits.max()).astype(float) / temperature  # (V,)
+        logits = forward(net, np.array([tokens[-context:]]))[-1][0]  # (V,)
+        scores = (logits.astype(float) - logits.max()) / temperature  # (V,)
         counts = np.exp(scores)  # (V,), the largest is 1
         token = rng.choice(len(counts), p=counts / counts.sum())
         if token == 0:
@@ -496,7 +500,7 @@ def fit(training, losses, steps, net, checkpoint, run):
                     save(checkpoint, run, net, losses)
                 click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}")
                 shown = step
-            elif step % 100 == 0 and sys.stderr.isatty():  # the next row will overwrite it
+            elif step % 100 == 0 and sys.stderr and sys.stderr.isatty():  # until the next row
                 left = (time.perf_counter() - began) / (step - start) * (steps - step)
                 click.echo(f"{left:9.0f} s left\r", nl=False, err=True)
     except KeyboardInterrupt:
@@ -542,7 +546,7 @@ def main(
     if plot:  # it is drawn at the end, so that what cannot be drawn is refused here
         if not plot.endswith((".png", ".svg", ".pdf")):
             raise click.BadParameter("not a .png, .svg or .pdf file", param_hint="--plot")
-        os.stat(os.path.dirname(plot))  # the folder
+        os.stat(f"{os.path.dirname(plot)}/")  # the folder
         __import__("matplotlib.figure")
     words = load_words(data or NAMES)
     if unknown := set(prefix) - set("".join(words)):
@@ -552,8 +556,8 @@ def main(
     # The split has a generator of its own: it stays the same, whatever else is drawn.
     splits = [build_dataset(part, stoi, context) for part in split_words(words, rng.spawn(1)[0])]
     X, Y = splits[0]
-    sizes = len(stoi), context, embedding, hidden, layers
-    net = new_net(rng, *sizes, not no_batchnorm, residual, activation, init)
+    kind = layers, not no_batchnorm, residual, activation, init
+    net = new_net(rng, len(stoi), context, embedding, hidden, *kind)
     known = set(words)
     sizes = f"{len(X):,} training examples, {sum(a.size for a in net.parameters):,} parameters"
     click.echo(f"{len(words):,} words ({len(known):,} distinct), {sizes}")

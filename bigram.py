@@ -41,8 +41,8 @@ from common import NAMES, build_dataset, build_vocab, load_words, split_words
 def count(words, stoi, order=2):
     """How often each n-gram of `order` characters occurs -> N (V,) * order, integers.
 
-    One mark, `.`, begins and ends each word: with two, the one that begins words had an empty
-    column, the other an empty row. Raises click.ClickException if the table is too large.
+    One mark, `.`, begins and ends each word: with two, the start mark would have an empty column,
+    the end mark an empty row. Raises click.ClickException if the table is too large.
     """
     V = len(stoi)
     if V**order > 2**25:  # 256 MB
@@ -56,7 +56,7 @@ def count(words, stoi, order=2):
 def probabilities(N, smoothing):
     """Counts -> P of the same shape: N + smoothing, over its sum along the last axis.
 
-    Smoothing gives what was never seen a chance, and pulls each row towards uniform.
+    Smoothing gives unseen n-grams some probability, and pulls each row towards uniform.
     """
     P = N + smoothing
     P[P.sum(axis=-1) == 0] = 1  # after a context that was never seen, all are equally likely
@@ -67,8 +67,8 @@ def mean_loss(N, P):
     """Mean of -log P over the n-grams counted in N, in nats; inf if P has a 0 there.
 
     The likelihood of the data is the product of all its probabilities, and its log is a sum. So the
-    table of maximum likelihood is the one with the lowest mean of -log: for a row with counts N_j,
-    that of sum_j -N_j log P_j where all P_j sum to 1, so where every P_j is proportional to N_j.
+    table of maximum likelihood is the one with the lowest mean of -log. For a row with counts N_j,
+    sum_j -N_j log P_j, where all P_j sum to 1, is lowest if every P_j is proportional to N_j.
     """
     seen = N > 0
     return N[seen] @ np.log(1 / P[seen]) / N.sum()
@@ -100,7 +100,7 @@ def loss_and_gradients(W, X, Y):
     """The definition: W (V, V), inputs X (n,) or (n, 1), targets Y (n,) -> (loss, dW (V, V)).
 
     Row i of W holds the logits of what follows i: log-counts, which softmax turns into
-    probabilities. For a row z of logits with the target y, and p = softmax(z),
+    probabilities. For a row z of logits with the target y, p = softmax(z) and [i = y] = 1 or 0,
 
         loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
@@ -184,7 +184,7 @@ def draw_counts(path, N, itos):
     axes.imshow(N[:40, :40], cmap="Blues")
     for (i, j), number in np.ndenumerate(N[:40, :40]):
         style = {"ha": "center", "va": "center", "size": 11, "parse_math": False}
-        color = "white" if number > N.max() / 2 else "black"
+        color = "white" if number > N[:40, :40].max() / 2 else "black"
         axes.text(j, i, f"{itos[i]}{itos[j]}\n{number}", color=color, **style)
     axes.axis("off")
     axes.set_title("How often the second character of each pair follows the first", size=20)
@@ -255,8 +255,8 @@ def show_word(word, P, stoi, itos):
 class NumberOrAuto(click.FloatRange):
     name = "number or auto"
 
-    def convert(self, value, param, context):
-        return value if value == "auto" else super().convert(value, param, context)
+    def convert(self, value, param, ctx):
+        return value if value == "auto" else super().convert(value, param, ctx)
 
 
 TEXT = click.Path(exists=True, dir_okay=False)
@@ -289,7 +289,7 @@ def main(
     if plot:  # it is drawn at the end, so that what cannot be drawn is refused here
         if not plot.endswith((".png", ".svg", ".pdf")):
             raise click.BadParameter("not a .png, .svg or .pdf file", param_hint="--plot")
-        os.stat(os.path.dirname(plot))  # the folder
+        os.stat(f"{os.path.dirname(plot)}/")  # the folder
         __import__("matplotlib.figure")
     if model == "net" and order > 2:
         raise click.UsageError("--model net needs --order 2")

@@ -8,8 +8,9 @@ edge to each child. For L = f(u) with u = g(x), the chain rule says
     dL/dx = dL/du * du/dx      the gradient of the node above * the slope along the edge
 
 and where x is used several times, the contributions add up. `backward` applies this once to every
-edge of the graph, from the result down to the leaves: reverse-mode automatic differentiation.
-After Andrej Karpathy's micrograd and the lecture "The spelled-out intro to neural networks".
+edge of the graph, from the result down to the leaves, which have no children: reverse-mode
+automatic differentiation. After Andrej Karpathy's lecture "The spelled-out intro to neural
+networks and backpropagation: building micrograd".
 
     python micrograd.py                        derivatives, and train a network in 20 steps
     python micrograd.py --dataset moons        separate two half moons
@@ -39,11 +40,11 @@ births = count()  # every Value gets the next number
 class Value:
     """A number that knows how it was computed.
 
-    data: the number, a float (a NumPy number that is assigned later computes as in NumPy). grad:
-    derivative of the result with respect to this Value, where the result is the Value on which
-    backward() was called. children: the Values it was computed from. slopes: its derivative with
-    respect to each of them, evaluated when the Value was made: after changing data, compute the
-    result again.
+    data: the number, a float. grad: derivative of the result with respect to this Value, where the
+    result is the Value on which backward() was called. children: the Values it was computed from.
+    slopes: its derivative with respect to each of them, evaluated when the Value was made: after
+    changing data, compute the result again. op, label: its names in a graph. born: its place in the
+    order of creation.
 
     In the lecture, every operation defines a function `_backward` that applies the chain rule to
     its own children. The chain rule is always the same, only the slopes differ: here an operation
@@ -79,11 +80,11 @@ class Value:
     def __truediv__(self, other):
         other = other if isinstance(other, Value) else Value(other)
         x, y = self.data, other.data
-        return Value(x / y, (self, other), (1 / y, -x / y**2), "/")
+        return Value(x / y, (self, other), (1 / y, -x / y / y), "/")
 
     def __pow__(self, other):
         x, y = self.data, other.data if isinstance(other, Value) else float(other)
-        x_slope = y * x ** (y - 1) if y else 0.0
+        x_slope = y * x ** (y - 1) if y else 0.0  # x**0 is constant, also at 0
         if not isinstance(other, Value):  # a plain number has no slope
             return Value(x**y, (self,), (x_slope,), f"**{y:g}")
         return Value(x**y, (self, other), (x_slope, x**y * math.log(x)), "**")
@@ -128,16 +129,16 @@ class Value:
 
         The grads of the nodes in between are overwritten by each call.
         """
-        # A node may pass its gradient on only when it has all of it: after every node that was
-        # computed from it. All of these are younger, so go from the youngest to the oldest. (The
-        # lecture sorts by recursion instead, too deep for a chain of a thousand additions.)
+        # A node may pass its gradient on only when it has all of it: after every node computed
+        # from it, in reverse topological order. Those are all younger, so go from the youngest to
+        # the oldest. (The lecture sorts by recursion, too deep for a thousand additions in a row.)
         nodes, stack = set(), [self]
         while stack:
             node = stack.pop()
             if node.children and node not in nodes:
                 nodes.add(node)
                 node.grad = 0.0
-                stack += node.children
+                stack.extend(node.children)
         self.grad += 1.0
         for node in sorted(nodes, key=attrgetter("born"), reverse=True):
             if node.grad:  # nothing to pass on below a relu that is 0
@@ -150,13 +151,13 @@ def dot(weights, inputs, bias):
 
     One node may be any function whose slopes you know: tanh in the lecture, here also w·x + b, with
     the slopes x for w, w for x and 1 for b. Built from * and + it would take 2n nodes and give the
-    same numbers; a network spends most of its time making nodes. Raises ValueError if there are
-    more or fewer inputs than weights.
+    same up to rounding; a network spends most of its time making nodes. Raises ValueError if there
+    are more or fewer inputs than weights.
     """
     if len(inputs) != len(weights):
         raise ValueError(f"{len(weights)} inputs are needed, {len(inputs)} were given")
-    inputs = [each if isinstance(each, Value) else Value(each) for each in inputs]
-    w, x = [weight.data for weight in weights], [each.data for each in inputs]
+    inputs = [xi if isinstance(xi, Value) else Value(xi) for xi in inputs]
+    w, x = [wi.data for wi in weights], [xi.data for xi in inputs]
     total = sum(map(mul, w, x), bias.data)
     return Value(total, (*weights, *inputs, bias), (*x, *w, 1.0), "w·x+b")
 
@@ -204,7 +205,7 @@ class Layer(Module):
 
     def __call__(self, x):
         # Numbers become Values here, once for all neurons; dot() would do it in each of them.
-        x = [each if isinstance(each, Value) else Value(each) for each in x]
+        x = [xi if isinstance(xi, Value) else Value(xi) for xi in x]
         return [neuron(x) for neuron in self.parts]
 
 
@@ -229,8 +230,8 @@ class MLP(Module):
 def train(model, loss_function, X, Y, steps, lr, decay=0.0):
     """Gradient descent: yields (steps done, loss) before each step and after the last.
 
-    The loss is loss_function(model, X, Y). The learning rate falls in a straight line from lr
-    towards (1 - decay) * lr.
+    The loss is loss_function(model, X, Y). The learning rate decays linearly from lr towards
+    (1 - decay) * lr.
     """
     for step in range(steps):
         loss = loss_function(model, X, Y)
@@ -297,7 +298,7 @@ def make_moons(rng, count=100, noise=0.1):
 
 
 def margin_loss(model, X, Y, alpha=1e-4):
-    """mean of max(0, 1 - y * score), plus alpha times the sum of all squared parameters."""
+    """Hinge loss, the mean of max(0, 1 - y * score), plus alpha * sum(parameter^2)."""
     parameters = model.parameters()
     losses = [(1 - y * model(x)).relu() for x, y in zip(X.tolist(), Y.tolist())]
     return sum(losses) / len(losses) + alpha * dot(parameters, parameters, Value(0.0))
@@ -440,7 +441,7 @@ def main(dataset, steps, lr, seed, plot, dot_file):
     if plot:  # it is drawn at the end, so that what cannot be drawn is refused here
         if not plot.endswith((".png", ".svg", ".pdf")):
             raise click.BadParameter("not a .png, .svg or .pdf file", param_hint="--plot")
-        os.stat(os.path.dirname(plot))  # the folder
+        os.stat(f"{os.path.dirname(plot)}/")  # the folder
         __import__("matplotlib.figure")
     rng = np.random.default_rng(seed)
     if dot_file:

@@ -5,22 +5,24 @@ The model of Bengio et al. 2003, "A Neural Probabilistic Language Model", in the
 lecture "Building makemore, part 2": three characters in, the next one out. For a batch of B
 contexts X with targets Y, and an alphabet of V characters, the forward pass is
 
-    emb    = C[X]                     (B, context * embedding)   rows of C, side by side
-    pre    = emb @ W1 + b1            (B, hidden)
-    h      = tanh(pre)                (B, hidden)
-    logits = h @ W2 + b2              (B, V)                     a score for every next character
-    loss   = mean(-log softmax(logits)[Y])                       in nats
+    emb    = C[X]               (B, context * embedding)   embeddings: rows of C, side by side
+    pre    = emb @ W1 + b1      (B, hidden)                before the activation
+    h      = tanh(pre)          (B, hidden)                the outputs of the hidden units
+    logits = h @ W2 + b2        (B, V)                     a score for every next character
+    probs  = softmax(logits)    (B, V)                     exp of each, over the sum of its row
+    loss   = mean(-log probs[i, Y[i]]) over the rows i     in nats, the unit of the natural log
 
 The backward pass applies the chain rule to these lines in reverse. Write dx for the gradient of the
-loss with respect to x: an array like x. Four rules are enough. Each follows from one entry: where
-is it used, and times what?
+loss with respect to x: an array like x. `cross_entropy` derives dlogits; from there on, four rules
+are enough. Each follows from one entry: where is it used, and times what?
 
-    product      Y = A @ B: A[i, k] is in Y[i, j] for every j, times B[k, j]. So dA[i, k] is the sum
-                 over j of dY[i, j] * B[k, j]:  dA = dY @ B.T, and in the same way dB = A.T @ dY
-    sum          Y = A + b: b[j] is in Y[i, j] for every i, times 1:  db = sum of dY over its rows
-    elementwise  y = f(x) changes with its own x alone:  dx = dy * f'(x), with tanh' = 1 - tanh^2
-    indexing     Y = C[X]: C[k] is in every Y[i] with X[i] = k, so dC[k] is the sum of these dY[i].
-                 As C[X] = one_hot(X) @ C, that is the product rule:  dC = one_hot(X).T @ dY
+    product      Z = A @ W: A[i, k] is in Z[i, j] for every j, times W[k, j]. So dA[i, k] is the sum
+                 over j of dZ[i, j] * W[k, j]:  dA = dZ @ W.T, and in the same way dW = A.T @ dZ
+    sum          Z = A + b: b[j] is in Z[i, j] for every i, times 1:  db = dZ.sum(axis=0), dA = dZ
+    elementwise  z = f(a) changes with its own a alone:  da = dz * f'(a), with tanh' = 1 - tanh^2
+    indexing     E = C[I]: C[k] is in every E[i] with I[i] = k, so dC[k] is the sum of these dE[i].
+                 As C[I] = one_hot(I) @ C, that is the product rule:  dC = one_hot(I).T @ dE, with
+                 one row for each character, so that X and demb have to be reshaped
 
 Derive each line of `backward` before you read it. The shapes tell what to transpose.
 
@@ -92,12 +94,12 @@ def forward(net, X):
 def backward(net, X, emb, h, dlogits):
     """Backpropagate dlogits (B, V) to every parameter -> a Net of gradients."""
     C, W1, b1, W2, b2 = net
-    dW2 = h.T @ dlogits  # (hidden, V)
     db2 = dlogits.sum(axis=0)  # (V,)
+    dW2 = h.T @ dlogits  # (hidden, V)
     dh = dlogits @ W2.T  # (B, hidden)
-    dpre = dh * (1 - h * h)  # (B, hidden)
-    dW1 = emb.T @ dpre  # (context * embedding, hidden)
+    dpre = dh * (1 - h * h)  # (B, hidden), as h = tanh(pre)
     db1 = dpre.sum(axis=0)  # (hidden,)
+    dW1 = emb.T @ dpre  # (context * embedding, hidden)
     demb = dpre @ W1.T  # (B, context * embedding)
     onehot = one_hot(X.ravel(), len(C), C.dtype)  # (B * context, V)
     dC = onehot.T @ demb.reshape(len(onehot), -1)  # (V, embedding)
@@ -107,7 +109,7 @@ def backward(net, X, emb, h, dlogits):
 def cross_entropy(logits, Y):
     """Mean of -log softmax(logits)[Y] in nats, and its gradient -> (loss, dlogits (B, V)).
 
-    For one row z with target y, and p = softmax(z),
+    For one row z with target y, and p = softmax(z), where [i = y] is 1 if i = y, otherwise 0,
 
         loss = -log p_y = log(sum_j exp z_j) - z_y
         dloss/dz_i = exp z_i / sum_j exp z_j - [i = y] = p_i - [i = y]
@@ -117,7 +119,7 @@ def cross_entropy(logits, Y):
     """
     B, V = logits.shape
     shifted = logits - logits.max(axis=1, keepdims=True)  # (B, V)
-    counts = np.exp(shifted)  # (B, V)
+    counts = np.exp(shifted)  # (B, V), as if counted
     total = counts.sum(axis=1)  # (B,)
     loss = (np.log(total) - shifted[np.arange(B), Y]).sum() / B
     probs = counts / total[:, None]  # (B, V)
@@ -172,8 +174,8 @@ def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=30
     """
     tokens = [0] * context + [stoi[character] for character in prefix]
     while len(tokens) < context + longest:
-        *_, logits = forward(net, np.array([tokens[-context:]]))  # (1, V)
-        scores = (logits[0] - logits.max()).astype(float) / temperature  # (V,)
+        logits = forward(net, np.array([tokens[-context:]]))[-1][0]  # (V,)
+        scores = (logits.astype(float) - logits.max()) / temperature  # (V,)
         counts = np.exp(scores)  # (V,), the largest is 1
         token = rng.choice(len(counts), p=counts / counts.sum())
         if token == 0:
@@ -185,7 +187,7 @@ def sample(net, rng, stoi, itos, context, prefix="", temperature=1.0, longest=30
 def find_rate(net, X, Y, batch_size, seed):
     """Let the rate rise from 0.001 to 1 in 1,000 steps, and print the mean loss of every 50.
 
-    A good rate is near the lowest row, or a little below: beyond it, steps are too large.
+    A good rate is that of the lowest loss, or somewhat smaller: larger steps overshoot.
     """
 
     def rate(done):
@@ -278,7 +280,7 @@ def fit(training, losses, steps, net, checkpoint, run):
                     save(checkpoint, run, net, losses)
                 click.echo(f"{step:8,} {np.mean(losses[shown:]):9.4f}")
                 shown = step
-            elif step % 100 == 0 and sys.stderr.isatty():  # the next row will overwrite it
+            elif step % 100 == 0 and sys.stderr and sys.stderr.isatty():  # until the next row
                 left = (time.perf_counter() - began) / (step - start) * (steps - step)
                 click.echo(f"{left:9.0f} s left\r", nl=False, err=True)
     except KeyboardInterrupt:
@@ -319,7 +321,7 @@ def main(
     if plot:  # it is drawn at the end, so that what cannot be drawn is refused here
         if not plot.endswith((".png", ".svg", ".pdf")):
             raise click.BadParameter("not a .png, .svg or .pdf file", param_hint="--plot")
-        os.stat(os.path.dirname(plot))  # the folder
+        os.stat(f"{os.path.dirname(plot)}/")  # the folder
         __import__("matplotlib.figure")
     words = load_words(data or NAMES)
     if unknown := set(prefix) - set("".join(words)):

@@ -7,7 +7,8 @@ Operations, counts, tables and losses are computed once more, as plainly as poss
 of a net are compared with central differences, (loss(x + h) - loss(x - h)) / 2h, which know nothing
 of the chain rule. The loss is that of the script's own forward pass: a mistake there shows up in
 the row `loss` alone, and after a change on purpose the backward pass is judged on its own. Rows
-come in the order of the backward pass. So the first WRONG row is the place to look.
+come in the order of the backward pass: the mistake is in the line of the first WRONG row, or in one
+between it and the line of the row before.
 
 A check takes a script as a module and yields rows (what, found, expected). The name of a row ends
 at " (": what follows is the kind of net or input. Rows of the same name share a line.
@@ -70,7 +71,7 @@ def compare(found, expected):
 @np.errstate(all="ignore")  # overflow shows up in its row
 def report(rows):
     """Print a line for each name -> does everything agree?"""
-    results, stop = {}, ""  # {name: [(error, what is wrong, kind), ...]}
+    results, what, stop = {}, "", ""  # {name: [(error, what is wrong, kind), ...]}
     try:
         for what, found, expected in rows:
             name, _, kind = what.partition(" (")
@@ -84,12 +85,13 @@ def report(rows):
             print(f"{name:26}ok     {error:.1e}")
             continue
         print(f"{name:26}{'' if why.startswith('not tried') else 'WRONG  '}{why}")
-        kinds = {kind: kind.split(", ") for _, why, kind in cases if why}
-        if len(kinds) < (count := len({kind for *_, kind in cases})):
-            common = [word for word in kinds[kind] if all(word in each for each in kinds.values())]
-            print(f"{'':33}in {len(kinds)} of {count}{': ' * any(common)}{', '.join(common)}")
+        wrong_kinds = {each: each.split(", ") for _, reason, each in cases if reason}
+        if len(wrong_kinds) < (count := len({each for *_, each in cases})):
+            words = wrong_kinds[kind]
+            common = [word for word in words if all(word in each for each in wrong_kinds.values())]
+            print(f"{'':33}in {len(wrong_kinds)} of {count}{': ' * any(common)}{', '.join(common)}")
     if stop:
-        print(f"stopped here:\n{stop}", end="")
+        print(f"stopped here, after {what}:\n{stop}", end="")
     if wrong:
         print(f"start with {wrong[0]}" + ": the others may follow from it" * (len(wrong) > 1))
     if wrong[:1] == ["loss"]:
@@ -144,7 +146,7 @@ ON_NUMBERS = vars(np) | {
 
 def check_operation(micrograd, text):
     """Compare an expression of Values, and its slopes, with the same of numbers."""
-    on_values = vars(micrograd.Value) | {"dot": micrograd.dot, "nested": nested}
+    on_values = vars(micrograd) | vars(micrograd.Value) | {"nested": nested}
     numbers, code = np.zeros(2), compile(text, text, "eval")
 
     def compute():
@@ -408,7 +410,7 @@ def check_cross_entropy(module):
     yield "huge logits: dlogits", dlogits, np.array([[3, -3, 0], [1, 1, -2]]) / 6
 
 
-def check_net(module, net, parameters, plain_logits, X, Y, kind="", **decay):
+def check_net(module, net, parameters, plain_logits, X, Y, kind="", **options):
     """Check the loss, its gradients in the order of the backward pass, and two steps of train."""
 
     def loss(X=X, Y=Y):
@@ -432,17 +434,17 @@ def check_net(module, net, parameters, plain_logits, X, Y, kind="", **decay):
     def rate(done):
         return 0.3 * done**2
 
-    training = module.train(net, X, Y, 1001, 4, rate, seed=5, start=999, **decay)
+    training = module.train(net, X, Y, 1001, 4, rate, seed=5, start=999, **options)
     for step in 999, 1000:  # the last of one block of minibatches, the first of the next
         rng = np.random.default_rng([5, 1 + step // 1000])
         batch = rng.integers(len(X), size=(1000, 4))[step % 1000]  # (4,)
         _, gradients = module.loss_and_gradients(net, X[batch], Y[batch])
-        lr, weight_decay = rate(step / 1001), sum(decay.values())
+        lr, weight_decay = rate(step / 1001), options.get("weight_decay", 0)
         moved = [a - lr * (g + weight_decay * a) for a, g in zip(parameters, gradients)]
         expected = [step + 1, loss(X[batch], Y[batch])]
-        yield f"train{kind}", next(training), expected
-        yield from ((f"train{kind}", *pair) for pair in zip(parameters, moved))
-    yield f"train{kind}", len([*training]), 0  # steps left
+        yield f"train: steps, loss{kind}", next(training), expected
+        yield from ((f"train: parameters{kind}", *pair) for pair in zip(parameters, moved))
+    yield f"train: steps left{kind}", len([*training]), 0
 
 
 SIZES = {"vocab": 7, "context": 3, "embedding": 4, "hidden": 5}
