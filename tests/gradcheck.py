@@ -115,7 +115,7 @@ def numeric_gradient(loss, array, h=1e-6):
 
 def mean_loss(logits, Y):
     """The mean of -log softmax(row)[y] over the rows of logits."""
-    return -np.mean([np.log(np.exp(row)[y] / np.exp(row).sum()) for row, y in zip(logits, Y)])
+    return np.mean([np.logaddexp.reduce(row) - row[y] for row, y in zip(logits, Y)])
 
 
 # -------------------------------------------------------------------------------------- micrograd

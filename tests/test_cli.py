@@ -305,9 +305,6 @@ def test_damaged_and_foreign_files_are_refused(checkpoint):
     for content in (b"", b"anna\n", whole[:100], whole[:-1], damaged, pickled):
         path.write_bytes(content)
         assert "cannot be read as a checkpoint" in refusal(module, path)
-    for name in tables:
-        np.savez(path, **tables | {name: np.array([{"a": 1}], dtype=object)})
-        assert "cannot be read as a checkpoint" in refusal(module, path), name
     for name in tables.keys() - {"run", "losses"}:
         for change in ({name: np.zeros(9)}, {f"new_{name}": tables[name]}):
             np.savez(path, **tables | change)
