@@ -434,7 +434,7 @@ POSITIVE = click.FloatRange(0, 10**6, min_open=True)
 @click.option("--steps", type=click.IntRange(1), help="Training steps (20, moons: 100).")
 @click.option("--lr", type=POSITIVE, help="Learning rate (0.05, moons: 1).")
 @click.option("--seed", type=click.IntRange(0), default=42, help="Random seed.")
-@click.option("--plot", type=FILE, help="Learn and draw the moons: .png, .svg, .pdf.")
+@click.option("--plot", type=FILE, help="Draw the moons: .png, .svg, .pdf (needs matplotlib).")
 @click.option("--graph", "dot_file", type=click.File("w", "utf-8"), help="Write a neuron's graph.")
 def main(dataset, steps, lr, seed, plot, dot_file):
     """Compute derivatives with an autograd engine, and train small networks with it."""
