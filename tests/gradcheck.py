@@ -95,7 +95,7 @@ def report(rows):
     if wrong:
         print(f"start with {wrong[0]}" + ": the others may follow from it" * (len(wrong) > 1))
     if wrong[:1] == ["loss"]:
-        print("loss: not that of the equations. On purpose? Then change ..._logits here too")
+        print("loss: not that of the equations. On purpose? Change ..._logits in gradcheck.py")
     if not wrong and not stop:
         print("all agree within 1e-6")
     return not wrong and not stop
