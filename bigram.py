@@ -186,8 +186,7 @@ def draw_counts(path, N, itos):
         style = {"ha": "center", "va": "center", "size": 11, "parse_math": False}
         color = "white" if number > N[:40, :40].max() / 2 else "black"
         axes.text(j, i, f"{itos[i]}{itos[j]}\n{number}", color=color, **style)
-    axes.axis("off")
-    axes.set_title("How often the second character of each pair follows the first", size=20)
+    axes.set(title="How often the second character follows the first", xticks=[], yticks=[])
     figure.savefig(path, dpi=65)
 
 
@@ -220,21 +219,19 @@ def show_both_ways(W, words, stoi, steps=100, lr=50.0):
         _, dW = loss_and_gradients(by_rows, X, Y)
         by_rows -= lr * dW
     *_, (_, loss) = train(by_counts, count(words, stoi), steps, lr)
-    difference = np.abs(by_rows - by_counts).max()
     click.echo(f"\n{len(words)} words, {steps} steps by rows and by counts: loss {loss:.4f}")
-    click.echo(f"the two tables differ by at most {difference:.0e}")
+    click.echo(f"the two tables differ by at most {np.abs(by_rows - by_counts).max():.0e}")
 
 
 def fit(W, N, steps, lr, l2):
     """Train W (V, V) in place on the counts N, and print six rows."""
-    counted = probabilities(N, 0)  # (V, V)
     click.echo("\n    step      loss  largest difference between the learnt and the counted table")
     for step, loss in train(W, N, steps, lr, l2):
         if not math.isfinite(loss):
             advice = "try a lower --lr, or tests/gradcheck.py if you changed the code"
             raise click.ClickException(f"the loss diverged at step {step:,}: {advice}")
         if step == steps or step % math.ceil(steps / 5) == 0:
-            difference = np.abs(softmax(W) - counted)[N.any(axis=1)].max()
+            difference = np.abs(softmax(W) - probabilities(N, 0))[N.any(axis=1)].max()
             click.echo(f"{step:8,} {loss:9.4f} {difference:9.4f}")
 
 
