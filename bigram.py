@@ -7,7 +7,7 @@ pairs of a character X and the next one Y, in an alphabet of V characters,
 
     N      = counts of all pairs                      (V, V)    logits = one_hot(X) @ W   (n, V)
     P      = N / its sum over each row                (V, V)    probs  = softmax(logits)  (n, V)
-    loss   = mean(-log P[X, Y])                                 loss   = mean(-log probs[Y])
+    loss   = mean(-log P[X, Y])                                 loss   = mean(-log probs[i, Y[i]])
 
 Both losses are in nats, and no table has a lower one than the counts: it is the floor that the net
 approaches. Why a net, if it learns the same? Longer contexts need a larger table (--order), most of
