@@ -288,7 +288,7 @@ def test_a_checkpoint_of_another_run_names_its_settings(checkpoint, tmp_path):
     for option in options:
         error, setting = refusal(module, path, *option.split()), option[2:].split()[0]
         assert re.search(f"belongs to another run: {setting.replace('-', '_')}=\\S+$", error)
-    words, text = tmp_path / "words.txt", Path(FEW).read_text(encoding="utf-8")
+    words, text = tmp_path / "words.txt", FEW.read_text(encoding="utf-8")
     for other in (text.replace("emma", "erma", 1), "\n".join(sorted(text.split())), "zoë\n" * 10):
         words.write_text(other, encoding="utf-8")
         assert " words=" in refusal(module, path, "--data", words)
@@ -305,6 +305,9 @@ def test_damaged_and_foreign_files_are_refused(checkpoint):
     for content in (b"", b"anna\n", whole[:100], whole[:-1], damaged, pickled):
         path.write_bytes(content)
         assert "cannot be read as a checkpoint" in refusal(module, path)
+    for name in tables:
+        np.savez(path, **tables | {name: np.array([{"a": 1}], dtype=object)})
+        assert "cannot be read as a checkpoint" in refusal(module, path), name
     for name in tables.keys() - {"run", "losses"}:
         for change in ({name: np.zeros(9)}, {f"new_{name}": tables[name]}):
             np.savez(path, **tables | change)
@@ -322,7 +325,7 @@ DEEP = "--layers 2 --residual --activation relu --init scaled --no-batchnorm --w
 @pytest.mark.parametrize("name", NETS)
 def test_every_loss_and_word_of_another_run_is_that_of_the_functions(name):
     module, options = NETS[name], OTHER if name == "mlp" else f"{OTHER} {DEEP}"
-    kind, decay = ((), {}) if name == "mlp" else ((2, False, True, "relu", "scaled"), [0, 0.02])
+    kind, decay = ((), []) if name == "mlp" else ((2, False, True, "relu", "scaled"), [0, 0.02])
     result = invoke(module, "--data", FEW, *options.split())
     words, rng = load_words(FEW), np.random.default_rng(5)
     stoi, itos = build_vocab(words)
